@@ -87,7 +87,7 @@ class Prompts:
         name: str | None = None,
         **fields: Unpack[VersionOptions],
     ) -> StoredPrompt:
-        """Creates a prompt. `template`: a text with `{name}` where a variable stands, or the messages of a chat.
+        """Creates a prompt. `template`: a text with `{name}` for each variable, or the messages of a chat.
 
         `variables`: their names, to be checked. May be called at each start of a program: a prompt that is there
         already, with these words in its newest version, is returned as it is. Other words raise BadRequest (409):

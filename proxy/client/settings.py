@@ -34,7 +34,7 @@ class APISettings(Struct, kw_only=True):
     - `max_requests_per_minute`: beyond it calls wait for their turn, or fail with RateLimited; None: no limit.
     - `max_retries`: 0 to 10 repeats, both of the proxy at a provider and of the client at the proxy.
     - `retry_delay_seconds`: before the first repeat, doubled each time, unless an answer names the time to wait.
-    - `prompt_templates`: id -> text with `{name}` where a variable stands. When a client opens they become prompts of
+    - `prompt_templates`: id -> text with `{name}` for each variable. When a client opens they become prompts of
       its database with the label `production`, so that `generate(model="prompt:ID", variables=...)` asks with them. The
       file has no place for them.
     - `sections`: any other section of the file, such as `storage`, `models`, `rules` or `keys`; None removes it.

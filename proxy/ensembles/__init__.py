@@ -1,1 +1,1 @@
-"""Several asks, one answer: one file per strategy."""
+"""Orchestrates: several asks, one answer; one file per strategy."""

@@ -1,6 +1,6 @@
-"""Translates: a disagreement into questions for a judge, and what it says into groups of answers, or one of them.
+"""Translates: a disagreement into questions for a judge, and the judge's reply into groups of answers, or one of them.
 
-The answers are called A, B, C... in the order of their hashes: neither their members nor their votes show.
+The answers are called A, B, C... in the order of their hashes, which reveals neither their members nor their votes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Answers = Mapping[str, Cluster]
 
 
 def labelled(clusters: Sequence[Cluster]) -> Answers:
-    """The heaviest answers by their labels."""
+    """Label -> answer, for the heaviest answers."""
     return dict(zip(LABELS, sorted(clusters[: len(LABELS)], key=lambda each: digest(each.key)), strict=False))
 
 
@@ -47,7 +47,7 @@ def choice(judge: str, request: ChatRequest, answers: Answers) -> ChatRequest:
 
 
 def escalation(request: ChatRequest, answers: Answers) -> ChatRequest:
-    """The client's request, with the answers that the members gave."""
+    """The client's request, with the members' answers."""
     text, code = marked(_shown(answers))
     addition = (
         "Several assistants answered this, and they disagree. Their answers stand between markers with the code "
@@ -59,7 +59,7 @@ def escalation(request: ChatRequest, answers: Answers) -> ChatRequest:
 
 
 def read_groups(text: str, answers: Answers) -> dict[str, str] | None:
-    """For each answer the key of its group. None: unreadable, or an answer is in two groups."""
+    """Answer -> key of its group. None: unreadable, or an answer is in two groups."""
     for said in reversed(json_objects(text[-MAX_READ:])):
         groups = said.get("groups")
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):

@@ -1,4 +1,4 @@
-"""Values: the count of a vote: which answers there are, what weighs most, and whether that is settled.
+"""Values: the count of a vote: the different answers, the heaviest one, and whether the result is settled.
 
 Nothing depends on the order of the members. Of equal answers the heavier ones come first, then a hash decides.
 """
@@ -13,7 +13,7 @@ from msgspec import Struct
 from proxy.ensembles.base import Reply
 from proxy.ensembles.votes import Vote, digest
 
-MARGIN = 0.005  # below `min_agreement` that still counts: two of three are 0.667, and people write 0.67
+MARGIN = 0.005  # this far below `min_agreement` still counts: two of three are 0.667, and people write 0.67
 
 
 class Ballot(Struct, frozen=True):
@@ -37,12 +37,12 @@ class Cluster(Struct, frozen=True):
 
     @property
     def sources(self) -> int:
-        """How many deployments stand behind it."""
+        """The number of deployments that gave it."""
         return len({ballot.source for ballot in self.ballots})
 
     @property
     def best(self) -> Ballot:
-        """The ballot whose words are the answer: the words of most weight, then a hash."""
+        """The ballot whose wording is used: the wording with the most weight; ties go by a hash."""
         words: dict[str, list[Ballot]] = {}
         for ballot in self.ballots:
             words.setdefault(ballot.vote.exact, []).append(ballot)
@@ -61,14 +61,14 @@ class Count(Struct, frozen=True):
 
     @property
     def leaders(self) -> tuple[Cluster, ...]:
-        """The answers that weigh most: several in a tie."""
+        """The heaviest answers: several in a tie."""
         return tuple(each for each in self.clusters if each.weight == self.clusters[0].weight)
 
     def share(self, cluster: Cluster) -> float:
         return cluster.weight / self.total if self.total else 0.0
 
     def labels(self) -> dict[str, str]:
-        """How each answer is shown, by its key. Different answers have different labels."""
+        """Key of an answer -> its label in reports. Different answers have different labels."""
         taken: dict[str, str] = {}
         for cluster in self.clusters:
             label = cluster.best.vote.label
@@ -78,7 +78,7 @@ class Count(Struct, frozen=True):
 
 def count(ballots: Sequence[Ballot], *, by_source: bool = False, merged: Mapping[str, str] | None = None) -> Count:
     """Counts the ballots. `by_source`: in each answer a deployment counts once, however many members it answered for.
-    `merged`: keys of answers that mean the same, and the key that they have in common.
+    `merged`: key of an answer -> the common key of all answers that mean the same.
     """
     groups: dict[str, list[Ballot]] = {}
     for ballot in ballots:
@@ -92,7 +92,7 @@ def count(ballots: Sequence[Ballot], *, by_source: bool = False, merged: Mapping
 
 
 def weight_of(ballots: Iterable[Ballot]) -> float:
-    """The same in whatever order they are added."""
+    """The total weight. It does not depend on the order of the ballots."""
     return round(fsum(ballot.weight for ballot in ballots), 9)
 
 
@@ -109,7 +109,7 @@ def with_sources(ballots: Sequence[Ballot]) -> list[Ballot]:
 
 
 class Rule(Struct, frozen=True):
-    """When a vote is agreed, and when it is settled. `sources`: from how many deployments an agreement must come.
+    """When a vote is agreed, and when it is settled. `sources`: the number of deployments that an agreement needs.
     `may_merge`: different answers may still turn out to say the same, or to agree in parts. Without agreement, the
     winner matters if `needs_winner`, and all answers if `needs_all`: a judge chooses among them.
     """
@@ -121,7 +121,7 @@ class Rule(Struct, frozen=True):
     needs_all: bool = False
 
     def agrees(self, found: Count) -> bool:
-        """Whether one answer alone has the share that is needed."""
+        """True if one answer alone has the required share."""
         if len(found.leaders) != 1:
             return False
         return found.leaders[0].sources >= self.sources and self.reaches(found.share(found.leaders[0]))
@@ -130,7 +130,7 @@ class Rule(Struct, frozen=True):
         return share >= self.min_agreement - MARGIN - 1e-9
 
     def is_settled(self, found: Count, pending: float) -> bool:
-        """Whether the members that have not answered, of this weight together, cannot change anything that matters."""
+        """True if the members that have not answered, with this total weight, cannot change anything that matters."""
         if not found.clusters:
             return False
         lead, whole = found.clusters[0], found.total + pending

@@ -16,7 +16,7 @@ from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_o
 from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
 from proxy.schema.errors import ProxyError, QuorumMissed, Silent
 
-_CLIENT_FAULTS = (400, 413, 422)  # of the request itself
+_CLIENT_FAULTS = (400, 413, 422)  # errors of the request itself
 
 
 class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -34,7 +34,7 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 class Seat(Struct, frozen=True):
     """A member's place in one call. One model may take several.
 
-    `deployment`: the `provider/model` that is asked first; "" for another ensemble. `request`: what it is asked.
+    `deployment`: the `provider/model` that is asked first; "" for another ensemble. `request`: the seat's request.
     """
 
     index: int
@@ -45,10 +45,10 @@ class Seat(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """How one ask ended: with `response` (None if it was streamed to the client), or with `error`.
+    """The result of one ask: `response` (None if it was streamed to the client), or `error`.
 
-    `streamed`: what went to the client, for a validator to read. `seat` None: a judge, validator or escalation.
-    `is_cancelled`: it was stopped because no longer needed. `deployments` are those that answered.
+    `streamed`: the text sent to the client, for a validator. `seat` None: a judge, validator or escalation.
+    `is_cancelled`: it was stopped because it was no longer needed. `deployments` are those that answered.
     """
 
     seat: Seat | None = None
@@ -74,7 +74,7 @@ class Reply(Struct, frozen=True):
 class Decided(Struct, frozen=True):
     """The answer of an ensemble, and `routing.ensemble` for it.
 
-    `response` None: it was streamed to the client already. `attempts` make up the answer.
+    `response` None: it has been streamed to the client. `attempts` make up the answer.
     """
 
     response: ChatResponse | None
@@ -83,14 +83,14 @@ class Decided(Struct, frozen=True):
 
 
 class Panel(Protocol):
-    """What an ensemble may do during one call. `seats` are those that the call can pay."""
+    """An ensemble's interface to one call. `seats` are those that the call can afford."""
 
     name: str
     request: ChatRequest
     seats: Sequence[Seat]
 
     def replies(self, seats: Sequence[Seat]) -> AsyncGenerator[Reply, None]:
-        """Asks all seats concurrently and yields each reply as it comes, failures included.
+        """Asks all seats concurrently and yields each reply as it arrives, failures included.
 
         Closing the generator (`contextlib.aclosing`) cancels the asks that still run.
         """
@@ -104,13 +104,13 @@ class Panel(Protocol):
         ...
 
     async def stream(self, name: str, request: ChatRequest, role: str) -> Reply:
-        """The same, except that the answer is the client's: a stream passes it on delta by delta, and `response` is
+        """The same, but the answer goes to the client: in a stream it is passed on delta by delta, and `response` is
         None; otherwise it is whole. After the first delta a failure is raised.
         """
         ...
 
     def progress(self, text: str) -> None:
-        """Tells the client how far the panel is, if it asked for that."""
+        """Reports the panel's progress to the client, if it asked for that."""
         ...
 
 
@@ -135,22 +135,22 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         return [each if isinstance(each, Member) else Member(each) for each in self.members]
 
     def followers(self) -> list[str]:
-        """The names that may be asked after the members: judge, validator, escalation. One that may be asked several
-        times stands here as often: the bound of the cost adds all of them.
+        """The names that may be asked after the members: judge, validator, escalation. One that may be
+        asked several times is repeated: the cost bound adds all of them.
         """
         return []
 
     def output_limit(self, follower: str) -> int | None:
-        """The most tokens that a follower is asked for; None: as many as the request allows."""
+        """The token limit for a follower's answer; None: the request's own."""
         return None
 
     def planned(self, request: ChatRequest) -> list[tuple[str, ChatRequest]]:
-        """The followers, each with the request that bounds what it costs."""
+        """The followers, each with the request that bounds its cost."""
         limits = [(name, self.output_limit(name)) for name in self.followers()]
         return [(name, request if most is None else replace(request, max_tokens=most)) for name, most in limits]
 
     def quorum(self, seats: int) -> int:
-        """How many of the seats must answer: `min_answers`; without it two, or of fewer than three all but one."""
+        """How many of the seats must answer: `min_answers`; without it two, or all but one of fewer than three."""
         return self.min_answers or max(1, min(2, seats - 1))
 
     @property
@@ -166,7 +166,7 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 def missed(panel: Panel, replies: Sequence[Reply], needed: int) -> ProxyError:
     """The error of a panel of which fewer than `needed` answered.
 
-    Where all refused the request itself, it is the refusal of the first: another panel would refuse as well.
+    If all refused the request itself, it is the first refusal: another panel would refuse it too.
     """
     errors = [reply.error for reply in replies if reply.error is not None]
     answered = sum(reply.response is not None for reply in replies)

@@ -1,7 +1,7 @@
 """Translates: an answer into its canonical form: two answers that say the same thing have the same one.
 
-Careful: what a reader could call different stays apart, since a wrong agreement costs more than a missed one. The work
-is linear in a bounded text; a longer one is compared as it is.
+Conservative: answers that a reader could call different stay apart, because a false agreement costs more than a missed
+one. The work is linear in a bounded text; a longer one is compared as it is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from proxy.ensembles.canonical_json import canonical_text
 from proxy.ensembles.canonical_numbers import amount
 from proxy.schema.json_check import bare
 
-MAX_TEXT = 32 * 1024  # characters of an answer that are looked into
-MAX_PHRASE = 4 * 1024  # characters that are brought into one form
+MAX_TEXT = 32 * 1024  # characters of an answer that are analysed
+MAX_PHRASE = 4 * 1024  # characters that are normalised
 _MAX_FINALS = 8  # that one answer may have
 _MAX_FINAL = 300  # characters of a final answer
 
@@ -61,7 +61,7 @@ _BOXED = re.compile(r"(?:\$\$?|\\\[)? ?\\boxed\{(?P<rest>[^{}]{1,300})\} ?(?:\$\
 
 
 def canonical(text: str) -> str:
-    """What the answer says. Of a long answer with one clear final answer, that counts (`... Answer: 42`)."""
+    """The canonical form of an answer. Of a long one with one clear final answer, that counts (`... Answer: 42`)."""
     trimmed = text.strip()
     inner = bare(trimmed).strip()
     if (structured := canonical_text(inner, string=phrase)) is not None:
@@ -73,7 +73,7 @@ def canonical(text: str) -> str:
 
 
 def phrase(text: str, *, is_code: bool = False) -> str:
-    """The canonical form of a text that is all answer."""
+    """The canonical form of a text that consists of the answer only."""
     if "\n" in text:
         return _lines(text)
     if len(text) > MAX_PHRASE:
@@ -85,7 +85,7 @@ def phrase(text: str, *, is_code: bool = False) -> str:
 
 
 def _known(line: str) -> str | None:
-    """The date, number, quantity, choice, yes or no that the line is."""
+    """The canonical form of a line that is a date, number, quantity, choice, yes or no; else None."""
     if (found := day(line) or amount(line) or _word(line)) is not None:
         return found
     quantity = _QUANTITY.fullmatch(line)
@@ -94,7 +94,7 @@ def _known(line: str) -> str | None:
 
 
 def _word(line: str) -> str | None:
-    """The choice letter, or the yes or no, that the line is."""
+    """The canonical form of a line that is a choice letter, yes or no; else None."""
     if choice := _CHOICE.fullmatch(line):
         return choice[choice.lastindex or 1].upper()
     word = line.removesuffix("!").lower()
@@ -102,7 +102,7 @@ def _word(line: str) -> str | None:
 
 
 def _compatible(text: str) -> str:
-    """One spelling for characters that look alike. Raised digits stay raised, encircled ones apart: 10² is not 102."""
+    """One spelling for characters that look alike. Superscript and circled digits stay distinct: 10² is not 102."""
     if text.isascii():
         return text
     text = _RAISED.sub(lambda found: f"^{found[0]}", text)
@@ -134,7 +134,7 @@ def _peeled(line: str) -> tuple[str, bool]:
 
 def _folded(line: str) -> str:
     """The line with ordinary words in lower case. Names like iPhone, acronyms of two or three letters, units after a
-    number and everything with digits or signs in it keep theirs: `5 m` is not `5 M`.
+    number and everything with digits or signs in it keep their case: `5 m` is not `5 M`.
     """
     words = line.split(" ")
     after_number = False
@@ -155,13 +155,13 @@ def _is_ordinary(word: str, *, is_first: bool) -> bool:
 
 
 def _lines(text: str) -> str:
-    """Several lines, maybe code: only the white space at the ends of lines, and how many lines are empty, is free."""
+    """Several lines, maybe code: only white space at line ends and the number of empty lines may differ."""
     lines = [line.rstrip() for line in unicodedata.normalize("NFC", text).splitlines()]
     return "\n".join(line for place, line in enumerate(lines) if line or lines[place - 1])
 
 
 def _final(text: str) -> str | None:
-    """What follows the marker of a final answer, if that is the end of the text, and the only one."""
+    """The text after the marker of a final answer, if it ends the text and the marker is the only one."""
     if found := _BOXED.fullmatch(text.rpartition("\n")[2].strip()) or _HASHED.search(text):
         return found["rest"]
     finals = list(_FINAL.finditer(text))

@@ -1,4 +1,4 @@
-"""Translates: a date as it is written into ISO form, or None if it may mean two days (`03/04/2026`)."""
+"""Translates: a written date into ISO form, or None if it may mean two days (`03/04/2026`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DAY_FIRST = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th|er|º|\.)? (?:of |de )?([^\
 
 
 def day(text: str) -> str | None:
-    """The day that the text is, and nothing else but its own weekday."""
+    """The day, if the text is a date and at most its weekday; else None."""
     text = text.lower()
     if len(text) > _MAX_LENGTH:
         return None

@@ -1,6 +1,6 @@
 """Translates: JSON into a canonical form: keys sorted, one form for equal numbers, no white space.
 
-A text with a duplicate key is no JSON here: two readers could see two
+A text with a duplicate key does not count as JSON: two readers could see two
 values.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 from proxy.ensembles.canonical_numbers import literal
 
 MAX_JSON = 256 * 1024  # characters that are read
-MAX_VALUES = 1_000  # about; more are compared as text
+MAX_VALUES = 1_000  # approximately; larger texts are compared as text
 _ENDS = {"{": "}", "[": "]"}
 
 
 class Number(str):
-    """A number as it is written."""
+    """A number as written."""
 
 
 class NotJSON(ValueError):

@@ -1,8 +1,8 @@
-"""Translates: a number, a percentage or an amount of money as it is written into what it says; None if that is unclear.
+"""Translates: a written number, percentage or amount of money into its canonical form; None if it is ambiguous.
 
 `1,234.50` and `1.234,50` are one number. A comma before exactly three digits groups thousands, a point does not:
-`1,234` is 1234, `1.234` is not. Zeros at the end of what may be a version stay (`3.10` is not `3.1`), and a number with
-zeros in front is a code (`007`).
+`1,234` is 1234, `1.234` is not. Trailing zeros of a possible version stay (`3.10` is not `3.1`), and a number with
+leading zeros is a code (`007`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _LIKE_A_VERSION = re.compile(r"[0-9]{1,2}\.[0-9]*[1-9]0+")
 
 
 def amount(text: str) -> str | None:
-    """The number, percentage or money that the text is, and nothing else."""
+    """The canonical form of a text that is only a number, a percentage or an amount of money; else None."""
     found = _WRITTEN.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if found is None or (found["sign"] and found["inner"]):
         return None
@@ -84,7 +84,7 @@ def amount(text: str) -> str | None:
 
 
 def literal(text: str) -> str:
-    """A number of JSON: equal ones have one form."""
+    """The canonical form of a JSON number: equal numbers have one form."""
     mantissa, _, exponent = text.lower().partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
@@ -106,7 +106,7 @@ def literal(text: str) -> str:
 
 
 def _number(written: str, *, has_unit: bool) -> str | None:
-    """Digits with a point. None: unclear, or no number."""
+    """Digits with a point. None: ambiguous, or no number."""
     if _PLAIN.fullmatch(written):
         mark = "," if "," in written else "."
         whole, _, fraction = written.partition(mark)

@@ -1,4 +1,4 @@
-"""Translates: the calls of an ensemble into what a cascade would have cost on them, and what one has saved."""
+"""Translates: the calls of an ensemble into the cost of a cascade on the same calls, and the savings of a real one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from proxy.schema.records import NANO_PER_USD, Outcome
 
 
 class Cascade(Struct, frozen=True):
-    """The members first, the dearest of them (`strong`) only where the others disagree.
+    """A cascade of the members: the most expensive one (`strong`) is asked only if the others disagree.
 
     `calls`: those in which all members answered. In `asked` of them the cheap members disagree; in `same` of them the
-    answer would have been the ensemble's. `cost_multiple`: of the ensemble's cost on the same calls.
+    answer would have been the ensemble's. `cost_multiple`: as a multiple of the ensemble's cost on the same calls.
     """
 
     first: list[str]
@@ -32,7 +32,7 @@ class Cascade(Struct, frozen=True):
 class Escalation(Struct, frozen=True):
     """The stronger model of an ensemble that is a cascade, in the calls in which it was asked.
 
-    `cost_multiple`: the cost of the ensemble, as a multiple of what `model` alone would have cost at its mean cost.
+    `cost_multiple`: the ensemble's cost, as a multiple of what `model` alone would have cost at its mean cost.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Escalation(Struct, frozen=True):
 
 
 def escalation_of(calls: Sequence[EnsembleCall]) -> Escalation | None:
-    """Of the model that was asked most. None: none was."""
+    """The escalation to the model that was asked most; None: there was none."""
     named = Counter(call.record.escalation.name for call in calls if call.record.escalation is not None)
     if not named:
         return None
@@ -64,8 +64,8 @@ def escalation_of(calls: Sequence[EnsembleCall]) -> Escalation | None:
 
 
 def cascade_of(calls: Sequence[EnsembleCall], seats: Sequence[Mapping[str, SeatRecord]]) -> Cascade | None:
-    """Of the panel that most calls had. None: fewer than two members are cheaper than the dearest, or no call has the
-    answers and costs of all.
+    """The cascade of the most frequent panel. None: fewer than two members are cheaper than the most expensive one, or
+    no call has the answers and costs of all.
 
     `seats`: the members of each call, by name.
     """

@@ -1,6 +1,6 @@
 """Translates: counts and ratings into estimates with their uncertainty. Pure, for the report of an ensemble.
 
-All limits are one-sided at 95 %: a true value lies beyond one of them in one of twenty reports.
+All limits are one-sided at 95 %: the true value lies beyond a given limit in one of twenty reports.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import sqrt
 from msgspec import Struct
 
 Z = 1.645
-_WRONG_ANSWERS = 4.0  # plausible wrong answers to a question: how rarely two members err alike
+_WRONG_ANSWERS = 4.0  # plausible wrong answers to a question: determines how rarely two members make the same error
 _ROUNDS = 30
 
 
@@ -29,9 +29,9 @@ class Answered(Struct, frozen=True):
 class Lift(Struct, frozen=True):
     """How much more often the ensemble was right than one member alone, as a share of the rated calls.
 
-    `estimate` lies between `low` and `high`. `at_least` and `at_most` hold without any assumption, except that of two
-    different answers one at most is right: where the ensemble was wrong and the member differed, the member may have
-    been right in all of these calls, or in none.
+    `estimate` lies between `low` and `high`. `at_least` and `at_most` assume only that at most one of two different
+    answers is right: if the ensemble was wrong and the member differed, the member may have been right in all of these
+    calls, or in none.
     """
 
     rated_calls: int
@@ -43,12 +43,12 @@ class Lift(Struct, frozen=True):
 
     @property
     def variance(self) -> float:
-        """Of the gain in one call."""
+        """The variance of the gain in one call."""
         return ((self.high - self.low) / 2 / Z) ** 2 * self.rated_calls
 
 
 def share_limits(hits: float, count: int, z: float = Z) -> tuple[float, float]:
-    """Wilson's limits of a share. 0 and 1 where nothing was counted."""
+    """Wilson's limits of a share; 0 and 1 for no data."""
     if not count:
         return 0.0, 1.0
     share, spread = hits / count, z * z / count
@@ -58,7 +58,7 @@ def share_limits(hits: float, count: int, z: float = Z) -> tuple[float, float]:
 
 
 def calls_needed(share: float, limit: float, most: int = 1_000_000) -> int | None:
-    """How many calls it takes to say that a share like this one is below the limit; None: no number would."""
+    """How many calls it takes to show that this share is below the limit; None: no number would."""
     if share >= limit:
         return None
     low, high = 1, most
@@ -81,16 +81,16 @@ def median(values: Sequence[float]) -> float | None:
 
 
 def accuracies(calls: Counter[Answered]) -> dict[str, float]:
-    """How often each member was right, estimated.
+    """An estimate of how often each member was right.
 
-    Nobody rated the answers of single members. If the ensemble was right, so were those who agree with it. If it was
-    wrong, another answer is the right one in proportion to the accuracy of the members that gave it, or none is. That
-    follows from the accuracies and they from it, so both are repeated until they agree (Dawid and Skene, 1979).
+    The members' answers have no ratings of their own. If the ensemble was right, so were the members that agree with
+    it. If it was wrong, another answer is right in proportion to the accuracy of the members that gave it, or none is.
+    Each follows from the other, so both are computed in turn until they agree (Dawid and Skene, 1979).
     """
     names = {name for call in calls for name, _ in call.answers}
     found = dict.fromkeys(names, 0.5)
     for _ in range(_ROUNDS):
-        right, whole = dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0)  # one right and one wrong to begin with
+        right, whole = dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0)  # start with one right and one wrong answer
         for call, count in calls.items():
             chances = _chances(call, found)
             for name, answer in call.answers:
@@ -120,11 +120,11 @@ def lift_over(member: str, calls: Counter[Answered], accuracy: Mapping[str, floa
 
 
 def _chances(call: Answered, accuracy: Mapping[str, float]) -> dict[int, float]:
-    """The probability of each answer to be the right one."""
+    """The probability of each answer being right."""
     odds: dict[int, float] = {}
     for name, answer in call.answers:
         if answer is not None and answer != call.answer:
             odds[answer] = odds.get(answer, 1.0) * accuracy[name] * _WRONG_ANSWERS / (1 - accuracy[name])
-    whole = max(1.0, _WRONG_ANSWERS - len(odds)) + sum(odds.values())  # first: an answer that nobody gave is right
+    whole = max(1.0, _WRONG_ANSWERS - len(odds)) + sum(odds.values())  # first: an answer that no member gave is right
     chances = {answer: (1 - call.rating) * each / whole for answer, each in odds.items()}
     return {**chances, call.answer: call.rating}

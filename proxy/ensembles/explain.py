@@ -1,4 +1,4 @@
-"""Translates: the plan of a panel into what `POST /v1/route/explain` shows of it. Nothing is asked."""
+"""Translates: the plan of a panel into its part of `POST /v1/route/explain`. No model is asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from proxy.schema.records import NANO_PER_USD
 
 
 def shown_plan(plan: PanelPlan, facts: Facts, *, names_all: bool = True) -> dict[str, Any]:
-    """Who would be asked, the most that it may cost, and what it usually costs. `low`: no follower is needed.
-    `names_all` False: of the models that the key may not use only the number.
+    """The models that would be asked, the maximum cost and the usual cost. `low`: no follower is needed.
+    `names_all` False: models that the key may not use are only counted.
     """
     bound, cost = plan.bound_nano, _range(plan, facts)
     shown = [_shown(place, facts, names_all=names_all) for place in (*plan.places, *plan.followers)]

@@ -1,7 +1,7 @@
-"""Translates: several JSON answers into one: the value of each field is that of most members.
+"""Translates: several JSON answers into one: each field gets the value that most members gave.
 
-Objects are followed to their fields; a list is one value. A field that most members leave out is left out. Equal values
-have one canonical form, as whole answers have.
+Objects are compared field by field; a list is one value. A field that most members omit is omitted. Equal values have
+one canonical form, like whole answers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json_check import JSONCheck, bare
 
-MAX_VALUES = 1_000  # of all answers together, about; more are voted on as whole answers
+MAX_VALUES = 1_000  # of all answers together, approximately; beyond that whole answers are voted on
 MAX_DEPTH = 16  # of objects whose fields are voted on one by one
 _ABSENT = Vote("absent", "absent", "(absent)")
 _OTHER = Vote("no object", "no object", "(no object)")
@@ -30,7 +30,7 @@ Values = Sequence[tuple[Ballot, Any]]
 
 
 class Field(Struct, frozen=True):
-    """How one field was decided. `is_agreed` is what the rule says of its count."""
+    """The decision on one field. `is_agreed`: its count satisfies the rule."""
 
     value: str
     share: float
@@ -38,7 +38,7 @@ class Field(Struct, frozen=True):
 
 
 class Composite(Struct, frozen=True):
-    """The answer made of all fields. `whole`: a ballot that says just this, if there is one."""
+    """The answer made of all fields. `whole`: a ballot that equals it, if there is one."""
 
     text: str
     fields: Mapping[str, Field]
@@ -46,7 +46,7 @@ class Composite(Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """The share of the field that fewest agree on."""
+        """The share of the field with the least agreement."""
         return min((field.share for field in self.fields.values()), default=1.0)
 
     @property
@@ -57,8 +57,8 @@ class Composite(Struct, frozen=True):
 def composite(
     request: ChatRequest, ballots: Sequence[Ballot], agrees: Callable[[Count], bool], *, by_source: bool
 ) -> Composite | None:
-    """None: the request has no JSON schema, most answers are no JSON objects, or what the fields make together breaks
-    the schema.
+    """The combined answer. None: the request has no JSON schema, most answers are not JSON objects, or the combined
+    object violates the schema.
     """
     values = _objects(request, ballots)
     if not values:
@@ -83,7 +83,7 @@ def composite(
 
 
 class _At(Struct, frozen=True):
-    """A place in the answers. `others`: the members that have no object there."""
+    """A position in the answers. `others`: the members without an object there."""
 
     path: str
     depth: int
@@ -126,7 +126,7 @@ class _Poll:
 
 
 def _objects(request: ChatRequest, ballots: Sequence[Ballot]) -> list[tuple[Ballot, dict[str, Any]]]:
-    """The members whose answers are JSON objects, if they are most of all and the request has a schema."""
+    """The members whose answers are JSON objects, if they are the majority and the request has a schema."""
     wanted = request.fields.get("response_format")
     if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
         return []

@@ -1,8 +1,8 @@
 """Orchestrates: `strategy: fusion`: one answer made from the answers of all members.
 
-JSON is merged field by field (`merge`), which needs no model. Anything else a judge writes: it reads the answers as
-drafts, streams live, and may use the client's tools, which the members see as well. Where all members say the same,
-that is the answer. If the judge fails before its first word, the best draft is the answer.
+JSON is merged field by field (`merge`), which needs no model. For anything else a judge writes the answer: it reads
+the members' answers as drafts, streams live, and may use the client's tools, which the members see as well. If all
+members say the same, that is the answer. If the judge fails before its first word, the best draft is the answer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _EXCERPT = 500  # characters of a draft in the report
 
 
 class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
-    """`judge` null: the model of the heaviest member; where the router picks the members, `auto:quality`. `prefer`:
-    which of differing values stays in merged JSON.
+    """`judge` null: the model of the heaviest member; if the router picks the members, `auto:quality`. `prefer`: which
+    of several values stays in merged JSON.
     """
 
     judge: NotBlank | None = None
@@ -52,7 +52,7 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         return await self._written(panel, answers)
 
     def _merged(self, request: ChatRequest, answers: Sequence[Gathered]) -> Decided | None:
-        """The answers as one JSON object; None if they are none, or none of them is valid."""
+        """The answers merged into one JSON object; None if they are not JSON objects, or none of them is valid."""
         asked = asked_for(request, [])
         read = [(each, _object(each)) for each in answers]
         parts = [(each, value) for each, value in read if value is not None]
@@ -79,11 +79,11 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         return Decided(response, report, best.reply.attempts)
 
     async def _written(self, panel: Panel, answers: Sequence[Gathered]) -> Decided:
-        """What the judge makes of the answers; the best of them if it fails."""
+        """The judge's answer from the drafts; the best draft if the judge fails."""
         name = self.followers()[0]
         report: dict[str, Any] = {"method": "written", "judge": {"model": name}, "confidence": None}
         report["drafts"] = await asyncio.to_thread(_drafts, answers)
-        panel.progress(f"{name} writes one answer from {len(answers)} drafts.")
+        panel.progress(f"{name} is writing one answer from {len(answers)} drafts.")
         request = judge.fusion(panel.request, [each.reply.message for each in answers])
         reply = await panel.stream(name, request, _ROLE)
         if reply.error is None:
@@ -99,7 +99,7 @@ def _as_it_is(answer: Gathered, report: dict[str, Any]) -> Decided:
 
 
 def _fields(whole: Merged) -> dict[str, Any]:
-    """How much the members agree on each field, and where they do not."""
+    """The members' agreement on each field, and their dissent."""
     fields: dict[str, dict[str, Any]] = {name: {"agreement": share} for name, share in whole.agreement.items()}
     for name, others in whole.dissent.items():
         fields.setdefault(name, {})["others"] = others
@@ -110,7 +110,7 @@ def _fields(whole: Merged) -> dict[str, Any]:
 
 
 def _object(answer: Gathered) -> dict[str, Any] | None:
-    """The JSON object that an answer is; None if it is something else, or was cut off."""
+    """An answer as a JSON object; None if it is something else, or was cut off."""
     if calls_of(answer.reply.message) or not is_whole(answer.reply):
         return None
     try:
@@ -122,7 +122,7 @@ def _object(answer: Gathered) -> dict[str, Any] | None:
 
 
 def _nearest(parts: Sequence[tuple[Gathered, Any]], whole: dict[str, Any], asked: Asked) -> Gathered | None:
-    """The valid answer that has most fields as the merged one has them; None if no answer is valid."""
+    """The valid answer that shares the most fields with the merged one; None if no answer is valid."""
     keys = {name: key_of(value) for name, value in whole.items()}
 
     def nearness(value: dict[str, Any]) -> int:
@@ -143,8 +143,8 @@ def _best(request: ChatRequest, answers: Sequence[Gathered]) -> Gathered:
 
 
 def _drafts(answers: Sequence[Gathered]) -> list[dict[str, Any]]:
-    """What the judge read, the draft that has least in common with the others first. `overlap`: the mean share of its
-    words that another draft has too.
+    """The drafts that the judge read, the most distinct one first. `overlap`: the mean share of its words that another
+    draft also has.
     """
     texts = [answer_text(each.reply.message) for each in answers]
     known = [frozenset(words(text)) for text in texts]

@@ -1,4 +1,4 @@
-"""Orchestrates: waits for all members of a panel, and puts equal answers together."""
+"""Orchestrates: waits for all members of a panel, and groups equal answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.schema.chat import ResponseMessage, text_of
 class Gathered(Struct, frozen=True):
     """Members that gave the same answer. `reply` is the first of theirs, `digest` identifies the answer.
 
-    Neither depends on the order of the members as far as a client can see.
+    No difference that a client can see depends on the order of the members.
     """
 
     digest: str
@@ -67,7 +67,7 @@ async def one(panel: Panel, seat: Seat) -> Reply:
 
 
 def distinct(replies: Iterable[Reply]) -> list[Gathered]:
-    """The different answers: those of heavier members first, then by their digest."""
+    """The distinct answers: those of heavier members first, then by their digest."""
     groups: dict[str, list[Reply]] = {}
     for reply in replies:
         if reply.response is not None:
@@ -77,7 +77,7 @@ def distinct(replies: Iterable[Reply]) -> list[Gathered]:
 
 
 def digest_of(message: ResponseMessage) -> str:
-    """Identifies what a message says."""
+    """A digest of what a message says."""
     digest = hashlib.sha256()
     for piece in said_by(message):
         data = piece.encode("utf-8", "surrogatepass")
@@ -86,7 +86,7 @@ def digest_of(message: ResponseMessage) -> str:
 
 
 def said_by(message: ResponseMessage) -> list[str]:
-    """What a message says and which tools it calls, whatever the ids of the calls."""
+    """The content of a message: its text and tool calls, without the ids of the calls."""
     pieces = [text_of(message.get("content")).strip(), message.get("refusal") or ""]
     return [*pieces, *(part for call in calls_of(message) for part in parts_of(call))]
 
@@ -96,6 +96,6 @@ def attempts_of(replies: Sequence[Reply]) -> tuple[str, ...]:
 
 
 def error_of(reply: Reply) -> dict[str, Any]:
-    """Why an ask failed, for the report."""
+    """The error of an ask, for the report."""
     error = reply.error
     return {"code": error.code or "error", "message": error.message[:300]} if error else {}

@@ -23,16 +23,16 @@ _AT = re.compile(r"^(?P<why>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 def overridden(
     base: Ensemble | None, given: Mapping[str, Any], strategies: Mapping[str, type[Ensemble]], name: str
 ) -> Ensemble:
-    """The ensemble with the keys that the client gives; `models` is another word for `members`. With another strategy
-    it keeps only the keys that all strategies have. `base` None: the request names the model `name`, which has all
-    seats if it does not name members. A limit of the cost in the file still holds.
+    """The ensemble with the client's keys applied; `models` is a synonym for `members`. With another strategy it keeps
+    only the keys that all strategies have. `base` None: the request names the model `name`, which takes all seats
+    unless it names members. A configured cost limit still applies.
 
     Raises BadRequest, which names the key.
     """
     given = {key: value for key, value in given.items() if value is not None}
     if "models" in given:
         if "members" in given:
-            raise _bad("models", "is another word for members; keep one of them.")
+            raise _bad("models", "is a synonym for members; keep one of them.")
         given["members"] = given.pop("models")
         try:
             return overridden(base, given, strategies, name)
@@ -45,7 +45,7 @@ def overridden(
         if key not in known:
             near = NearNames(known).find(key, most=2, cutoff=0.5)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise _bad(key[:64], f"is no key of {strategy}.{hint} Keys: {', '.join(known)}.")
+            raise _bad(key[:64], f"is not a key of {strategy}.{hint} Keys: {', '.join(known)}.")
     kept: dict[str, Any] = {} if base is None else msgspec.to_builtins(base)
     if not isinstance(base, kind):
         kept = {key: value for key, value in kept.items() if key in _SHARED}
@@ -63,7 +63,7 @@ def overridden(
 
 
 def _size(given: Any, kind: type[Ensemble]) -> int:
-    """The number of seats; a value that is none is refused when all keys are read."""
+    """The number of seats; an invalid value is refused when all keys are read."""
     return given if isinstance(given, int) and 1 <= given <= MAX_MEMBERS else kind().size
 
 
@@ -101,7 +101,7 @@ def _read(kind: type[Ensemble], values: dict[str, Any]) -> Ensemble:
 
 @cache
 def _rules(kind: type[Ensemble]) -> dict[str, tuple[tuple[Any, ...] | None, bool]]:
-    """Of each key that has any: the only values allowed, and whether it is text that is not blank."""
+    """Key -> its allowed values, and whether it is text that must not be blank; only keys with such rules."""
     described = inspect.type_info(kind)
     rules: dict[str, tuple[tuple[Any, ...] | None, bool]] = {}
     for field in getattr(described, "fields", ()):
@@ -124,7 +124,7 @@ def _tag(kind: type[Ensemble]) -> Any:
 
 
 def _as_models(error: BadRequest) -> BadRequest:
-    """The error with the word that the client used."""
+    """The error, with the key that the client used."""
     ours, theirs = f"{WHERE}.members", f"{WHERE}.models"
     param = error.param or ""
     if not f"{param}.".startswith(f"{ours}."):

@@ -5,8 +5,8 @@
     list                    the union, without repetitions
     missing or null         filled from the members that have a value
 
-Values are equal if they say the same (`canonical`). The order of the members decides nothing: ties go to the heaviest
-member, then to a hash. Linear in the values, which are bounded (`canonical_json`).
+Values are equal if they say the same (`canonical`). The order of the members has no effect: ties go to the heaviest
+member, then by a hash. Linear in the values, which are bounded (`canonical_json`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxy.ensembles import canonical_json
 from proxy.ensembles.canonical import phrase
 
 MAX_REPORTED, MAX_SHOWN = 100, 200  # fields in a report, and characters of a value
-_MAX_DEPTH = 32  # below it a value is compared as a whole
+_MAX_DEPTH = 32  # values nested deeper are compared as a whole
 _MAJORITY = "majority"
 
 
@@ -33,8 +33,8 @@ class Part(Struct, frozen=True):
 
 
 class Merged(Struct, frozen=True):
-    """`agreement`: of each field the share of the weight, of those that have it, behind what was chosen. `dissent`: of
-    each field where members differ, the other values. `filled`: fields that some members lacked.
+    """`agreement`: field -> the share of the weight of those that have it that chose its value. `dissent`: field -> the
+    other values, if members differ. `filled`: fields that some members lacked.
     """
 
     value: Any
@@ -56,12 +56,12 @@ def merged(parts: Sequence[Part], prefer: str = _MAJORITY) -> Merged:
 
 
 def key_of(value: Any) -> str:
-    """Equal for values that say the same."""
+    """A key that is equal for values that say the same."""
     return hashlib.sha256(canonical_json.canonical(value, phrase).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Merge:
-    """One merge; notes how it went. Parts are always in order: the heaviest first."""
+    """One merge, and its record. Parts are always ordered: the heaviest first."""
 
     def __init__(self, prefer: str) -> None:
         self._prefer = prefer
@@ -97,7 +97,7 @@ class _Merge:
         return found
 
     def _list(self, parts: Sequence[Part], path: str) -> list[Any]:
-        """All items, those of the heaviest member first. An item agrees as far as the members have it."""
+        """All items, the heaviest member's first. The agreement on an item: the share of members that have it."""
         items: dict[str, Any] = {}
         weights: dict[str, float] = {}
         for part in parts:
@@ -127,7 +127,7 @@ class _Merge:
         return _spelling(groups[chosen])
 
     def _kind(self, parts: Sequence[Part]) -> str:
-        """What most of the weight is: an object, a list or a plain value."""
+        """The kind with the most weight: an object, a list or a plain value."""
         weights: dict[str, float] = {}
         for part in parts:
             weights[_kind_of(part.value)] = weights.get(_kind_of(part.value), 0.0) + part.weight
@@ -144,7 +144,7 @@ class _Merge:
 
 
 def _spelling(parts: Sequence[Part]) -> Any:
-    """Of equal values the most common spelling."""
+    """The most common spelling among equal values."""
     weights: dict[str, float] = {}
     for part in parts:
         text = canonical_json.text_of(part.value)

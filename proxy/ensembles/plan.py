@@ -1,8 +1,8 @@
-"""Translates: an ensemble and a request -> who is asked what, and the most that it may cost, before anything is asked.
+"""Translates: an ensemble and a request -> the panel's asks and their maximum cost, before anything is asked.
 
     members -> those that can be called -> filled up from the router's pool -> seats -> the panel shrinks to its limit
 
-Pure over what it is lent: equal routes give the same plan.
+Pure over its arguments: equal routes give the same plan.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from proxy.schema.errors import BadRequest, CostLimit, ProxyError
 from proxy.schema.records import NANO_PER_USD
 
 MAX_DEPTH = 8  # of ensembles inside ensembles
-MAX_ASKS = 64  # of one call, with those inside
-UNSAID_TOKENS = 4096  # of an answer without a limit, where the cost of the panel has one
+MAX_ASKS = 64  # of one call, including nested ensembles
+UNSAID_TOKENS = 4096  # of an answer without a limit, if the panel's cost has one
 CAPS = (UNSAID_TOKENS, 1024, 256)
 OWN_LIMIT = "max_cost_usd"
-_BYTES_PER_TOKEN = 4  # of an answer that a follower reads; a longer one is held for when it is there
+_BYTES_PER_TOKEN = 4  # of an answer that a follower reads; the hold for a longer one is taken once it has arrived
 _FRAME_BYTES = 2048  # of the instructions around the answers
 
 
 class Lookup(Protocol):
-    """What a plan asks of the router, on behalf of one caller."""
+    """A plan's interface to the router, on behalf of one caller."""
 
     def route(self, name: str, request: ChatRequest) -> Route:
         """Raises ProxyError for a name that cannot be called, or not by this caller."""
@@ -44,7 +44,7 @@ class Lookup(Protocol):
 
 
 class LeftOut(Struct, frozen=True):
-    """A member without a seat, why (NOT_ALLOWED: the caller's key may not use it), and what has its place."""
+    """A member without a seat, the reason (NOT_ALLOWED: the caller's key may not use it), and its replacement."""
 
     model: str
     why: str
@@ -52,14 +52,14 @@ class LeftOut(Struct, frozen=True):
 
 
 def shown_left_out(left_out: Iterable[LeftOut], *, names_all: bool) -> dict[str, Any]:
-    """`left_out`; of the members that the key may not use only the number, unless it may see all names."""
+    """`left_out`; members that the key may not use are only counted, unless it may see all names."""
     barred = [each for each in left_out if each.why == NOT_ALLOWED and not names_all]
     shown = [{"model": each.model, "why": each.why, "instead": each.instead} for each in left_out if each not in barred]
     return {"left_out": shown, **({"not_allowed": len(barred)} if barred else {})}
 
 
 class Place(Struct, frozen=True):
-    """A name that is asked: over a route, or as a panel of its own. `bound_nano` None: nothing bounds its cost."""
+    """A name to ask: over a route, or as a panel of its own. `bound_nano` None: its cost has no bound."""
 
     name: str
     request: ChatRequest
@@ -76,8 +76,8 @@ class Place(Struct, frozen=True):
 
 
 class PanelPlan(Struct, frozen=True):
-    """`name`: the name that was asked for. `quorum`: how many seats must answer. `adapted`: the fields of the request
-    that were changed so that the cost fits.
+    """`name`: the requested name. `quorum`: how many seats must answer. `adapted`: the fields of the request that were
+    changed to fit the cost limit.
     """
 
     name: str
@@ -92,7 +92,7 @@ class PanelPlan(Struct, frozen=True):
 
     @property
     def bound_nano(self) -> int | None:
-        """The seats run side by side, and what follows is paid after them: all of it adds up."""
+        """The sum over all seats and followers."""
         bounds = [place.bound_nano for place in (*self.places, *self.followers)]
         return None if None in bounds else sum(bound for bound in bounds if bound is not None)
 
@@ -121,8 +121,8 @@ class PanelPlan(Struct, frozen=True):
 
 
 class Planner:
-    """Plans one call. `is_routed`: a rule chose the ensemble, so that members which cannot take the request are left
-    out instead of being an error.
+    """Plans one call. `is_routed`: a rule chose the ensemble, so members that cannot take the request are left out
+    instead of causing an error.
     """
 
     def __init__(self, ensembles: Mapping[str, Ensemble], lookup: Lookup, *, is_routed: bool = False) -> None:
@@ -148,7 +148,7 @@ class Planner:
         limit, whose = min(limits), OWN_LIMIT if own == min(limits) else "routing.max_cost_usd"
         return self._fitted(found, limit, lambda each: self._seated(name, ensemble, each, depth), whose)
 
-    # --- who is asked -------------------------------------------------------------------------------------------------
+    # --- the members --------------------------------------------------------------------------------------------------
 
     def _seated(self, name: str, ensemble: Ensemble, request: ChatRequest, depth: int) -> PanelPlan:
         asked = whole_request(request)
@@ -174,7 +174,7 @@ class Planner:
         found = PanelPlan(name, ensemble, request, tuple(seats), tuple(places), tuple(followers), needed)
         if found.asks > MAX_ASKS:
             raise BadRequest(
-                f"{name[:200]} would ask {found.asks} times; at most {MAX_ASKS} are allowed.", param="model"
+                f"{name[:200]} would make {found.asks} requests; at most {MAX_ASKS} are allowed.", param="model"
             )
         return replace(found, left_out=tuple(left_out))
 
@@ -205,7 +205,7 @@ class Planner:
         return found, [replace(each, instead=other.name if (other := next(gone, None)) else "") for each in left_out]
 
     def _picked(self, count: int, taken: list[str], request: ChatRequest) -> list[Deployment]:
-        """`count` models for free seats: others than those `taken` first, of diverse providers; then the same again."""
+        """`count` models for free seats: first models not yet `taken`, from diverse providers; then the same again."""
         if count <= 0:
             return []
         able = [each for each in self._lookup.pool() if lacking(request, each) is None]
@@ -235,8 +235,8 @@ class Planner:
     def _follower(
         self, name: str, request: ChatRequest, seats: Sequence[Seat], depth: int, left_out: list[LeftOut]
     ) -> Place:
-        """A judge or a stronger model. It reads the question, and may read all answers. Where it cannot be called for
-        want of a provider, another model has its place.
+        """A judge or a stronger model. It reads the question, and may read all answers. If no provider for it is
+        available, another model takes its place.
         """
         read = sum(_FRAME_BYTES + _BYTES_PER_TOKEN * (seat.request.output_limit(UNSAID_TOKENS) or 0) for seat in seats)
         request = replace(request, size=request.size + read)
@@ -249,13 +249,13 @@ class Planner:
             left_out.append(LeftOut(name, error.message, picked[0].name))
             return self._place(name, request, Route(name, (picked[0],)), depth)
 
-    # --- what it may cost ---------------------------------------------------------------------------------------------
+    # --- the cost limit -----------------------------------------------------------------------------------------------
 
     def _fitted(
         self, found: PanelPlan, limit_nano: int, again: Callable[[ChatRequest], PanelPlan], whose: str
     ) -> PanelPlan:
-        """The largest panel that fits. First an answer without a limit gets one, then seats are left out, and at last
-        the answers get shorter.
+        """The largest panel that fits. First an answer without a limit gets one, then seats are dropped, and finally
+        the answers are shortened.
         """
         request = found.request
         for cap in (None, *CAPS):
@@ -273,8 +273,8 @@ class Planner:
 
 
 def shrunk(found: PanelPlan, limit_nano: int, why: str = "") -> PanelPlan | None:
-    """The panel without the seats that `limit_nano` has no room for: the ones of the least weight go first, of equal
-    ones the dearest, and never so many that the quorum is out of reach. None: the smallest panel does not fit.
+    """The panel without the seats that `limit_nano` has no room for. The lightest seats are dropped first, the most
+    expensive among equals, but never below the quorum. None: the smallest panel does not fit.
     """
     why = why or f"the panel may cost at most ${limit_nano / NANO_PER_USD:g}"
     while (bound := found.bound_nano) is None or bound > limit_nano:
@@ -296,10 +296,11 @@ def shrunk(found: PanelPlan, limit_nano: int, why: str = "") -> PanelPlan | None
 
 
 def too_expensive(found: PanelPlan, limit_nano: int, whose: str) -> CostLimit:
-    """402: even the smallest panel may cost more than the limit, or nobody knows what it costs."""
+    """402: even the smallest panel may cost more than the limit, or its cost is unknown."""
     unpriced = [place.name for place in (*found.places, *found.followers) if place.bound_nano is None]
     if unpriced:
-        return CostLimit(f"{unpriced[0]} has no known price, so {whose} cannot hold.", "price_unknown", param=whose)
+        message = f"{unpriced[0]} has no known price, so {whose} cannot be enforced."
+        return CostLimit(message, "price_unknown", param=whose)
     bounds = sorted(place.bound_nano or 0 for place in found.places)[: found.quorum]
     least = sum(bounds) + sum(place.bound_nano or 0 for place in found.followers)
     return CostLimit(

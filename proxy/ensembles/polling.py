@@ -21,7 +21,7 @@ MAX_FIELDS = 100  # that a report lists
 
 
 class Poll(Struct, frozen=True):
-    """Whom a panel asked, who replied before it was settled, and what their votes are."""
+    """The members that a panel asked, the replies before it was settled, and their votes."""
 
     seats: Sequence[Seat]
     replies: Sequence[Reply]
@@ -41,13 +41,13 @@ class Poll(Struct, frozen=True):
 
 
 def ballots_of(votes: Sequence[tuple[Reply, Vote | None]]) -> list[Ballot]:
-    """The votes of all who said something. A tool call that no client could run counts only if nothing else does."""
+    """The votes of members with an answer. A tool call that no client could run counts only if nothing else does."""
     ballots = [Ballot(reply, vote) for reply, vote in votes if vote is not None]
     return with_sources([each for each in ballots if each.vote.is_usable] or ballots)
 
 
 def expects_fields(request: ChatRequest) -> bool:
-    """Whether answers may be put together from their fields."""
+    """True if answers may be combined field by field."""
     wanted = request.fields.get("response_format")
     return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
 
@@ -58,7 +58,7 @@ def tools_of(request: ChatRequest) -> set[str]:
 
 
 def sound_first(request: ChatRequest, found: Count) -> Count:
-    """The count in which a tie goes to answers in the form that was asked for; of several the hash decides."""
+    """The count with ties resolved in favour of answers in the requested form; among several the hash decides."""
     tied = found.leaders
     if len(tied) < 2:
         return found
@@ -68,8 +68,8 @@ def sound_first(request: ChatRequest, found: Count) -> Count:
 
 
 class Outcome(Struct, frozen=True):
-    """What the votes come to. `fields`: the answer is put together from the fields of all. `is_quorate`: enough members
-    answered. `extra`: more for the report.
+    """The outcome of the votes. `fields`: the answer is combined from the fields of all. `is_quorate`: enough members
+    answered. `extra`: further entries of the report.
     """
 
     found: Count
@@ -80,7 +80,7 @@ class Outcome(Struct, frozen=True):
 
     @property
     def confidence(self) -> float:
-        """The winner's share of the votes; of an answer put together, that of its weakest field."""
+        """The winner's share of the votes; for a combined answer, that of its weakest field."""
         if self.fields is not None:
             return self.fields.share
         return self.found.share(self.found.clusters[0]) if self.found.clusters else 0.0
@@ -92,7 +92,7 @@ class Outcome(Struct, frozen=True):
 
     @property
     def winner(self) -> Cluster | None:
-        """The members whose answer is the answer. None: there is no answer, or it is put together from several."""
+        """The members whose answer won. None: there is no answer, or it is combined from several."""
         if self.fields is None:
             return self.found.clusters[0] if self.found.clusters else None
         whole = self.fields.whole
@@ -100,7 +100,7 @@ class Outcome(Struct, frozen=True):
 
     @property
     def decided_by(self) -> str:
-        """`votes`, `fields` if they make another answer, or `hash` where a tie had to be broken."""
+        """`votes`; `fields` if they make a different answer; `hash` if it broke a tie."""
         is_tied = len(self.found.leaders) > 1
         if self.fields is not None and (is_tied or self.winner is not self.found.clusters[0]):
             return "fields"
@@ -112,7 +112,7 @@ class Outcome(Struct, frozen=True):
         return {labels[cluster.key]: len(cluster.ballots) for cluster in self.found.clusters}
 
     def chosen(self, winner: Cluster) -> Outcome:
-        """The outcome with another winner: the one that a judge chose."""
+        """The outcome with the winner that a judge chose."""
         others = [each for each in self.found.clusters if each is not winner]
         return replace(self, found=Count((winner, *others)), fields=None)
 
@@ -122,7 +122,7 @@ class Outcome(Struct, frozen=True):
         return Decided(response, self.report(poll, by=by or self.decided_by, **more), attempts)
 
     def _answer(self, poll: Poll) -> tuple[ChatResponse | None, tuple[str, ...]]:
-        if not self.found.clusters:  # all who answered said nothing
+        if not self.found.clusters:  # all replies were empty
             replies = [each for each in poll.replies if each.response is not None]
             reply = min(replies, key=lambda each: digest("".join(each.deployments)))
             return reply.response, reply.attempts
@@ -133,7 +133,7 @@ class Outcome(Struct, frozen=True):
         return (best.reply.response, best.reply.attempts) if best is not None else (None, ())
 
     def report(self, poll: Poll, *, by: str, **more: Any) -> dict[str, Any]:
-        """`routing.ensemble`. `seats`: what is known of each member, by the place of its seat."""
+        """`routing.ensemble`. `seats`: place of a seat -> details of its member."""
         labels = self.found.labels()
         found: dict[str, Any] = {
             "votes": self.votes(),
@@ -166,7 +166,7 @@ class Outcome(Struct, frozen=True):
 
 
 def with_content(response: ChatResponse, text: str) -> ChatResponse:
-    """The response with another text; the probabilities of the old one go."""
+    """The response with another text, without the old text's log probabilities."""
     first = response["choices"][0]
     choice = {name: value for name, value in first.items() if name != "logprobs"}
     choice |= {"message": {**first["message"], "content": text}, "finish_reason": "stop"}

@@ -1,4 +1,4 @@
-"""Translates: the request of a client into what one seat of a panel is asked."""
+"""Translates: a client's request into the request of one seat of a panel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.hints import Hints
 
-_VARIED = (0.7, 1.0, 0.4, 0.9)  # temperatures of further seats of one model, which would answer alike
+_VARIED = (0.7, 1.0, 0.4, 0.9)  # temperatures for further seats of one model, so that their answers differ
 
 
 def whole_request(request: ChatRequest) -> ChatRequest:
-    """The question for one whole answer. Hints about routes, and a vendor's own body, are the call's own affair.
+    """The question for one whole answer. Routing hints and a vendor's own body stay with the call.
 
-    Raises BadRequest for what only that body can ask.
+    Raises BadRequest for features that only that body can express.
     """
     for where, what in ({} if request.native is None else request.native.only_here).items():
         raise BadRequest(f"{where}: an ensemble has no {what}.", param=where, code="unsupported_parameter")
@@ -46,7 +46,7 @@ def with_parameters(request: ChatRequest, member: Member) -> ChatRequest:
 
 
 def varied(request: ChatRequest, member: Member, seats_before: int) -> ChatRequest:
-    """The request of a further seat of the same model, with a seed and a temperature of its own where none is given."""
+    """The request of a further seat of the same model, with a seed and a temperature of its own if none is given."""
     if not seats_before:
         return request
     fields = dict(request.fields)

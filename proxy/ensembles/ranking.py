@@ -1,8 +1,8 @@
 """Orchestrates: `strategy: ranking`: all members answer, all answers get a score, the best one is the answer.
 
 A judge scores the answers without knowing whose they are, and does so twice: the second time in reverse order, because
-judges prefer answers by their position. What both say is averaged. Without a judge, or if nothing it wrote is readable,
-the offline scorer decides. Ties: weight, then a hash of the answer.
+judges prefer answers by their position. The two scores are averaged. Without a judge, or if nothing it wrote is
+readable, the offline scorer decides. Ties: weight, then a hash of the answer.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Ranking(Ensemble, frozen=True, kw_only=True, tag="ranking"):
         return Decided(best.answer.reply.response, report, best.answer.reply.attempts)
 
     async def _judged(self, panel: Panel, answers: Sequence[Gathered]) -> tuple[list[_Scored], dict[str, Any]]:
-        """The judge's scores, and what the report says about the judge. No scores: nothing to judge, or unreadable."""
+        """The judge's scores, and its entry in the report. No scores: nothing to judge, or unreadable."""
         real = [each for each in answers if not each.is_empty]
         if self.judge is None:
             return [], {}
@@ -119,6 +119,6 @@ class Ranking(Ensemble, frozen=True, kw_only=True, tag="ranking"):
 
 
 def _read(reply: Reply, order: Sequence[Gathered]) -> dict[str, float] | None:
-    """The scores by digest that one round of the judge gave."""
+    """Digest -> score from one round of the judge."""
     scores = read_scores(reply.text, LABELS[: len(order)]) if reply.response is not None else None
     return {each.digest: scores[label] for label, each in zip(LABELS, order, strict=False)} if scores else None

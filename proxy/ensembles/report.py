@@ -1,4 +1,4 @@
-"""Translates: the stored calls of an ensemble into the report that says whether it is worth it. Pure over rows."""
+"""Translates: the stored calls of an ensemble into the report on whether it is worth its cost. Pure over rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from proxy.ensembles.worth import Compared, Verdict, verdict_of
 from proxy.schema.ensembles import EnsembleCall, SeatRecord
 from proxy.schema.records import NANO_PER_USD, Outcome
 
-LEVELS = (0.0, 0.4, 0.6, 0.8, 1.0)  # where the levels of agreement begin; the last one is 1 alone
-_ENOUGH = 10  # rated calls of a level, to judge it
-_SLACK = 0.05  # by which a confidence may miss the accuracy and still be honest
+LEVELS = (0.0, 0.4, 0.6, 0.8, 1.0)  # lower bounds of the levels of agreement; the last level is exactly 1
+_ENOUGH = 10  # rated calls that a level needs to be judged
+_SLACK = 0.05  # how far a confidence may be from the accuracy and still be honest
 _TWO_SIDED = 1.96
-_EXCLUSIVE = ("voting", "fusion")  # strategies that compare answers by what they say, not texts by their quality
+_EXCLUSIVE = ("voting", "fusion")  # strategies that compare answers by meaning, not texts by quality
 
 
 class MemberReport(Struct, frozen=True):
     """One member against the ensemble, on the calls in which it had a seat.
 
-    `compared`: calls in which its answer could be compared with the ensemble's; in `differed` of them it was another
-    one, or the member failed. `cost_multiple`: the ensemble's cost, as a multiple of the member's on the same calls.
+    `compared`: calls in which its answer could be compared with the ensemble's; in `differed` of them it was a
+    different one, or the member failed. `cost_multiple`: the ensemble's cost, as a multiple of the member's on the same
+    calls.
     """
 
     member: str
@@ -58,7 +59,7 @@ class Level(Struct, frozen=True):
 class EnsembleReport(Struct, frozen=True):
     """The body of `GET /v1/ensembles/{name}/report`. `has_more`: there are older calls, which are not in it.
 
-    `calibration_error`: by how much confidence and accuracy differ, on average over the rated calls.
+    `calibration_error`: the mean difference between confidence and accuracy over the rated calls.
     """
 
     ensemble: str
@@ -133,14 +134,14 @@ def _seats(call: EnsembleCall) -> dict[str, SeatRecord]:
 
 
 def _is_comparable(call: EnsembleCall, seat: SeatRecord) -> bool:
-    """False for a member that was stopped early, and where the ensemble's answer is a text of its own."""
+    """False for a member that was stopped early, and if the ensemble's answer is a text of its own."""
     if call.record.answer is None or seat.outcome == Outcome.CANCELLED:
         return False
     return seat.answer is not None or seat.outcome != Outcome.OK
 
 
 def _is_exclusive(call: EnsembleCall) -> bool:
-    """Of two different answers one at most is right."""
+    """True if at most one of two different answers can be right."""
     return call.record.strategy in _EXCLUSIVE
 
 
@@ -148,7 +149,7 @@ def _members(calls: Sequence[EnsembleCall], seats: Sequence[dict[str, SeatRecord
     rated: Counter[Answered] = Counter()
     for call, each in zip(calls, seats, strict=True):
         if call.rating is not None and call.record.answer is not None and _is_exclusive(call):
-            number = {call.record.answer: 0}  # by first appearance, so that calls alike are counted together
+            number = {call.record.answer: 0}  # by first appearance, so that similar calls are counted together
             answers = []
             for name, seat in each.items():
                 if _is_comparable(call, seat):

@@ -1,13 +1,13 @@
-"""Translates: a request and the answers to it into scores, without a model.
+"""Translates: a request and its answers into scores, without a model.
 
 Four measures from 0 to 1, weighted by the quality metric:
 
-    validity     JSON and the arguments of tool calls match what was asked for; the answer was not cut off
-    coverage     the share of the question's words that the answer takes up
+    validity     JSON and tool call arguments match the request; the answer was not cut off
+    coverage     the share of the question's words that occur in the answer
     length       how near the answer's length is to the median of all answers, in doublings
-    repetition   the share of its word sequences that are no repetition
+    repetition   the share of its word sequences that are not repetitions
 
-They are crude, but linear, bounded and always there. They tell a broken answer from a sound one, not a right answer
+They are crude, but linear, bounded and always available. They tell a broken answer from a sound one, not a right answer
 from a wrong one. Large answers are sampled at both ends.
 """
 
@@ -38,13 +38,13 @@ _MAX_CALLS, _MAX_TOOLS = 128, 16  # calls of an answer that are read; tools whos
 _SEQUENCE = 4  # words
 _SAME_LENGTH, _NO_LENGTH = 1, 5  # doublings away from the median: up to here 1, from here on 0
 _WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # scripts without spaces: signs
-_SHORT = 4  # letters of a word that says little
+_SHORT = 4  # letters of a word that carries little meaning
 
 
 class Asked(Struct, frozen=True):
-    """What a request asks for, as far as answers can be checked against it.
+    """The requirements of a request that answers can be checked against.
 
-    `tools`: their names. `arguments`: the checks of those that are called and whose schema can be checked.
+    `tools`: their names. `arguments`: checks for those that are called and whose schema can be checked.
     """
 
     words: frozenset[str]
@@ -91,7 +91,7 @@ def _measured(reply: Reply, text: str, usual: float, asked: Asked, metric: str) 
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case; of a long text those at both ends."""
+    """The words of a text in lower case; for a long text those at both ends."""
     if len(text) > 2 * _SAMPLE:
         text = f"{text[:_SAMPLE]} {text[-_SAMPLE:]}"
     return _WORD.findall(text.lower())
@@ -104,7 +104,7 @@ def is_whole(reply: Reply) -> bool:
 
 
 def fits(reply: Reply, asked: Asked) -> float:
-    """From 0 to 1: how far the form of an answer is what was asked for."""
+    """From 0 to 1: how well the form of an answer matches the request."""
     if calls := _calls(reply.message):
         return sum(_is_valid_call(call, asked) for call in calls) / len(calls)
     if asked.json is None or len(reply.text) > MAX_CHECKED:
@@ -113,7 +113,7 @@ def fits(reply: Reply, asked: Asked) -> float:
 
 
 def validity(reply: Reply, asked: Asked) -> float:
-    """The same, and half of that for an answer that was cut off."""
+    """The same, but half of it for an answer that was cut off."""
     return fits(reply, asked) * (1.0 if is_whole(reply) else 0.5)
 
 

@@ -31,7 +31,7 @@ def calls_of(message: ResponseMessage) -> list[ToolCall]:
 
 
 def calls_key(calls: Sequence[ToolCall]) -> str:
-    """Equal for the same calls, whatever their ids and their order."""
+    """A key that is equal for the same calls, whatever their ids and order."""
     return json.dumps(sorted(_call(each) for each in calls))
 
 
@@ -41,7 +41,7 @@ def calls_label(calls: Sequence[ToolCall]) -> str:
 
 
 def are_valid(calls: Sequence[ToolCall], offered: Collection[str]) -> bool:
-    """Whether a client can run all of them: each names a tool that it offered, with a JSON object for arguments."""
+    """True if a client can run all of them: each names a tool that it offered, with a JSON object as arguments."""
     return all(
         name in offered and (kind == "custom" or _is_object(arguments))
         for kind, name, arguments in map(parts_of, calls)
@@ -69,7 +69,7 @@ def parts_of(call: ToolCall) -> tuple[str, str, str]:
 
 
 def _is_object(arguments: str) -> bool:
-    if len(arguments) > MAX_JSON:  # would take too long to tell
+    if len(arguments) > MAX_JSON:  # would take too long to check
         return True
     try:
         return isinstance(json.loads(arguments.strip() or "{}"), dict)

@@ -1,7 +1,7 @@
-"""Translates: a conversation and the answers to it into texts that another model reads: marked as data, cut to size.
+"""Translates: a conversation and its answers into texts for another model: marked as data, cut to size.
 
-What members wrote may try to steer the model that reads it. So each text stands between markers that carry a code made
-from all texts together: none of them can contain it.
+Members' texts may try to steer the model that reads them. So each text is put between markers with a code derived from
+all texts together: none of them can contain it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from proxy.schema.chat import Message, ResponseMessage
 
 MAX_CONVERSATION = 24_000  # characters of a conversation that a judge or a validator reads
 MAX_ANSWER = 12_000  # ... and of one answer
-_HEAD = 0.4  # share of what is kept that comes from the beginning
+_HEAD = 0.4  # share of the kept part that comes from the beginning
 _PARTS = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file"}
 
 
@@ -33,7 +33,7 @@ def clean(text: str) -> str:
 
 
 def answer_text(message: ResponseMessage, limit: int = MAX_ANSWER) -> str:
-    """What a member answered, as text: its content, its tool calls, its refusal."""
+    """A member's answer as text: its content, tool calls and refusal."""
     pieces = [_content_text(message.get("content"), limit)]
     if refusal := message.get("refusal"):
         pieces.append(f"[refuses: {cut(refusal, limit)}]")
@@ -42,7 +42,7 @@ def answer_text(message: ResponseMessage, limit: int = MAX_ANSWER) -> str:
 
 
 def conversation_text(messages: Sequence[Message], limit: int = MAX_CONVERSATION) -> str:
-    """The conversation as text. Of a long one the first messages and the last ones stay, the very last in any case."""
+    """The conversation as text. Of a long one the first and last messages stay, and always the very last."""
     head = _that_fit(messages[:-1], int(limit * _HEAD))
     rest = messages[: len(head) - 1 : -1] if head else messages[::-1]
     tail = _that_fit(rest, max(limit // 2, limit - sum(map(len, head))))
@@ -52,14 +52,14 @@ def conversation_text(messages: Sequence[Message], limit: int = MAX_CONVERSATION
 
 
 def marked(pieces: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """The pieces (title and text) between markers, and the code in the markers."""
+    """The pieces (title and text) between markers, and the markers' code."""
     pieces = list(pieces)
     code = hashlib.sha256("\0".join(text for _, text in pieces).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return "\n\n".join(f"<{title} {code}>\n{text}\n</{title} {code}>" for title, text in pieces), code
 
 
 def _that_fit(messages: Sequence[Message], limit: int) -> list[str]:
-    """The texts of the first messages, as many as fit; the very first one is cut if it must be."""
+    """The texts of the first messages, as many as fit; the very first one is cut if necessary."""
     found: list[str] = []
     room = limit
     for message in messages:

@@ -1,6 +1,6 @@
-"""Translates: what a judge or a validator wrote into values. Tolerant of fences, prose, percentages and words.
+"""Translates: the reply of a judge or a validator into values. Tolerates fences, prose, percentages and words.
 
-Models write confidence in many ways. What could mean two things (8: of ten, or per cent?) counts as unreadable.
+Models write confidence in many ways. An ambiguous one (8: of ten, or per cent?) counts as unreadable.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _read = json.JSONDecoder(parse_constant=_refuse, parse_int=float).raw_decode  # 
 
 
 class Verdict(Struct, frozen=True):
-    """A validator's judgement. None: not said, or not readable.
+    """A validator's judgement. None: missing or unreadable.
 
     `confidence`: how sure the validator is that the answer is correct and complete.
     """
@@ -44,18 +44,18 @@ class Verdict(Struct, frozen=True):
     issues: tuple[str, ...] = ()
 
     def accepts(self, min_confidence: float) -> bool:
-        """True if the answer is good enough, and if nobody can tell."""
+        """True if the answer is good enough, or if that is unknown."""
         if self.confidence is None:
             return True
         return self.confidence >= min_confidence and self.correct is not False and self.complete is not False
 
     def rank(self, min_confidence: float) -> tuple[bool, float]:
-        """Orders verdicts by how much they speak for the answer."""
+        """Sort key: how strongly the verdict favours the answer."""
         return self.accepts(min_confidence), self.confidence or 0.0
 
 
 def read_verdict(text: str) -> Verdict:
-    """The verdict in what a validator wrote. A verdict without a confidence is unreadable as a whole."""
+    """The verdict in a validator's reply. A verdict without a confidence is unreadable as a whole."""
     text = text[-MAX_READ:]
     said = next((each for each in reversed(json_objects(text)) if "confidence" in each), None)
     if said is None:
@@ -66,14 +66,14 @@ def read_verdict(text: str) -> Verdict:
         return Verdict()
     correct, complete = read_bool(said.get("correct")), read_bool(said.get("complete"))
     if False in (correct, complete) and confidence > 0.5:
-        confidence = round(1 - confidence, 4)  # it is sure that the answer is bad
+        confidence = round(1 - confidence, 4)  # the validator is sure that the answer is bad
     return Verdict(correct, complete, confidence, _issues(said.get("issues")))
 
 
 def read_scores(text: str, labels: str, top: float = 10) -> dict[str, float] | None:
-    """The score of each label in what a judge wrote, as a share of `top`; None if any is missing or out of range.
+    """Label -> score in a judge's reply, as a share of `top`; None if any is missing or out of range.
 
-    Only JSON counts, and of that the last: a judge may quote an answer, which may contain words like scores.
+    Only the last JSON object counts: a judge may quote an answer, which may contain words like scores.
     """
     found = [inner for said in json_objects(text[-MAX_READ:]) if isinstance(inner := said.get("scores", said), Mapping)]
     last = next((inner for inner in reversed(found) if any(label in inner for label in labels)), {})
@@ -99,7 +99,7 @@ def json_objects(text: str) -> list[dict[str, Any]]:
 
 
 def read_share(value: object) -> float | None:
-    """A number from 0 to 1 out of what a model wrote for one; None if it is unreadable."""
+    """A number from 0 to 1, as a model wrote it; None if it is unreadable."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if not isinstance(value, str):

@@ -1,8 +1,8 @@
 """Orchestrates: `strategy: verification`: a generator answers, a validator judges the answer.
 
 Below `min_confidence` the next generator answers, or the same one revises its answer knowing the issues. The answer
-with the highest confidence stands. A validator that fails or is unreadable never costs the answer: the confidence is
-null then. In a stream the generator's text flows at once, so it is judged, but not revised.
+with the highest confidence wins. A validator that fails or is unreadable never costs the answer: the confidence is
+then null. In a stream the generator's text is passed on at once, so it is judged, but not revised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_GENERATORS = 16
 
 
 class _Round(Struct, frozen=True):
-    """One answer, who gave it, and what the validator says of it. `error`: why there is no verdict."""
+    """One answer, its generator, and the validator's verdict. `error`: why there is no verdict."""
 
     model: str
     reply: Reply
@@ -54,7 +54,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
 
     def __post_init__(self) -> None:
         if self.generator is not None and self.members:
-            raise ValueError("generator and members are two words for the same; keep one of them")
+            raise ValueError("generator and members are synonyms; keep one of them")
         if isinstance(self.generator, list) and not 1 <= len(self.generator) <= _MAX_GENERATORS:
             raise ValueError(f"generator must have 1 to {_MAX_GENERATORS} entries")
         if self.min_answers is not None:
@@ -67,7 +67,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
         return [each if isinstance(each, Member) else Member(each) for each in listed]
 
     def followers(self) -> list[str]:
-        """The validator for each answer, and the last generator for the revisions that no other one is left for."""
+        """The validator for each answer, and the last generator for revisions once no other one is left."""
         generators = [member.use for member in self.panelists()]
         answerers = len(dict.fromkeys(generators)) or self.size
         last = generators[-1] if generators else _ANY_MODEL
@@ -104,7 +104,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
     async def _next(
         self, panel: Panel, seats: Iterator[Seat], rounds: Sequence[_Round], failed: list[Reply]
     ) -> _Round | None:
-        """The next answer with its verdict: of the next generator, else a revision. None: there is no other answer."""
+        """The next answer with its verdict: from the next generator, else a revision. None: there is none."""
         for seat in seats:
             reply = await one(panel, seat)
             if reply.error is None:
@@ -125,7 +125,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
         return await self._validated(panel, last.model, reply, is_revision=True)
 
     async def _streamed(self, panel: Panel) -> Decided:
-        """The first generator that begins to answer has the stream."""
+        """The first generator that begins to answer gets the stream."""
         failed: list[Reply] = []
         for seat in _one_of_each(panel.seats):
             reply = replace(await panel.stream(seat.name, seat.request, _GENERATOR), seat=seat)
@@ -135,13 +135,13 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
             found = await self._validated(panel, seat.name, reply)
             report = self._report(found, [found])
             if not found.verdict.accepts(self.min_confidence):
-                report["note"] = "The answer was streamed as it came, so it was not revised."
+                report["note"] = "The answer was streamed as it arrived, so it was not revised."
             return Decided(reply.response, report, reply.attempts)
         raise missed(panel, failed, 1)
 
     async def _validated(self, panel: Panel, model: str, reply: Reply, *, is_revision: bool = False) -> _Round:
         name = self.validator_name
-        panel.progress(f"{model} answered; {name} checks the answer.")
+        panel.progress(f"{model} answered; {name} is checking the answer.")
         checked = await panel.ask(name, judge.validation(name, panel.request, reply.message), _VALIDATOR)
         verdict = Verdict() if checked.error is not None else read_verdict(checked.text)
         if verdict.confidence is not None:
@@ -164,7 +164,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
 
 
 def _one_of_each(seats: Sequence[Seat]) -> Iterator[Seat]:
-    """One seat of each model, in their order: a model that answers again gets to know the issues instead."""
+    """One seat of each model, in order: a model that answers again gets the issues instead."""
     return iter({seat.name: seat for seat in reversed(seats)}[name] for name in dict.fromkeys(s.name for s in seats))
 
 

@@ -1,7 +1,7 @@
 """Translates: a member's answer into its vote. Equal answers have equal votes.
 
 Votes are texts, tool calls and refusals, and each kind agrees only with itself. An answer that was cut off agrees only
-with others that were cut at the same words: nobody knows how it would have gone on.
+with others that were cut at the same words: how it would have continued is unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CUT = frozenset({"length", "content_filter"})
 
 class Vote(Struct, frozen=True):
     """`key`: equal for answers that say the same thing. `exact`: equal for answers in the same words. `label`: the
-    answer as reports show it. `is_usable`: false for a tool call that no client could run.
+    answer in reports. `is_usable`: false for a tool call that no client could run.
     """
 
     key: str
@@ -34,8 +34,8 @@ class Vote(Struct, frozen=True):
 
 
 def vote_of(reply: Reply, tools: Collection[str] = ()) -> Vote | None:
-    """The vote of a member; None if it failed, or for an empty answer, which says nothing. `tools`: the names of those
-    that the client offers.
+    """The vote of a member; None if it failed, or for an empty answer. `tools`: the names of the tools that the client
+    offers.
     """
     message = reply.message
     if calls := calls_of(message):
@@ -61,7 +61,7 @@ async def vote_soon(reply: Reply, tools: Collection[str]) -> Vote | None:
 
 
 def size_of(reply: Reply) -> int:
-    """About how many characters an answer has."""
+    """The approximate length of an answer in characters."""
     calls = sum(len(arguments) for _, _, arguments in map(parts_of, calls_of(reply.message)))
     return len(text_of(reply.message.get("content"))) + len(_refusal(reply.message)) + calls
 
@@ -74,12 +74,12 @@ def shortened(text: str, limit: int = MAX_LABEL) -> str:
 
 
 def digest(text: str) -> str:
-    """Decides between equals: everybody gets the same one, whatever the order of the members."""
+    """A tie-break that does not depend on the order of the members."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _bounded(text: str) -> str:
-    """The text, or what stands for a large one: it is compared often."""
+    """The text, or a stand-in for a large one, because it is compared often."""
     return text if len(text) <= LARGE else digest(text)
 
 

@@ -1,9 +1,9 @@
-"""Orchestrates: `strategy: voting`: the answer that most members give, and what happens if they do not agree.
+"""Orchestrates: `strategy: voting`: the answer that most members give, and the procedure if they do not agree.
 
     members -> votes -> counted -> agreed: that answer
                                 -> not:    `below`: answer | judge | escalate | error
 
-With `below: escalate` this is a cascade: cheap members first, and a stronger model only where they disagree.
+With `below: escalate` this is a cascade: cheap members first, and a stronger model only if they disagree.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Agreement = Annotated[float, Meta(gt=0, le=1)]
 
 class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
     """`min_agreement`: the share of the votes that an answer needs; 0.005 less still counts. `below`: what happens with
-    less: the most frequent answer all the same, the judge's choice, the answer of `escalate_to`, or an error.
+    less: the most frequent answer anyway, the judge's choice, the answer of `escalate_to`, or an error.
 
     `show_votes`: `escalate_to` reads the members' answers too. `count_same_deployment`: in a cascade, members that the
     same deployment answered for count as several. `early_stop`: stop asking once the rest cannot change the result.
-    `cluster_by: judge`: where the members do not agree, the judge says which answers mean the same.
+    `cluster_by: judge`: if the members do not agree, the judge decides which answers mean the same.
     """
 
     min_agreement: Agreement = 0.67
@@ -105,7 +105,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         )
 
     async def _poll(self, panel: Panel) -> Poll:
-        """All replies; with `early_stop` those that came before the vote was settled."""
+        """All replies; with `early_stop` those that arrived before the vote was settled."""
         votes: list[tuple[Reply, Vote | None]] = []
         ballots: list[Ballot] = []
         tools = tools_of(panel.request)
@@ -137,7 +137,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         return await self._grouped(panel, poll.ballots, found, self.judge)
 
     async def _grouped(self, panel: Panel, ballots: Sequence[Ballot], found: Count, judge: str) -> Outcome:
-        """The count after the judge has put together what means the same."""
+        """The count after the judge has grouped answers that mean the same."""
         rule = self._rule(panel)
         texts = [each for each in found.clusters if each.key.startswith("text ")]
         if len(texts) < 2:
@@ -148,7 +148,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         groups = arbiter.read_groups(reply.text, answers) if reply.error is None else None
         about = {"model": judge, "groups": None if groups is None else len({*groups.values()})}
         if groups is None:
-            about |= {"note": "What the judge said is unreadable."} if reply.error is None else {}
+            about |= {"note": "The judge's reply is unreadable."} if reply.error is None else {}
             return Outcome(found, rule, extra={"grouping": {**about, **_failure(reply)}})
         merged = count(ballots, by_source=self.counts_a_deployment_once, merged=groups)
         return Outcome(sound_first(panel.request, merged), rule, extra={"grouping": about})
@@ -171,19 +171,19 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
     async def _judged(
         self, panel: Panel, options: Sequence[Cluster], judge: str
     ) -> tuple[Cluster | None, dict[str, Any]]:
-        panel.progress(f"The members do not agree. {judge} chooses among {len(options)} answers.")
+        panel.progress(f"The members do not agree. {judge} is choosing among {len(options)} answers.")
         answers = arbiter.labelled(options)
         reply = await panel.ask(judge, arbiter.choice(judge, panel.request, answers), "judge")
         if reply.error is not None:
             return None, {"model": judge, **_failure(reply)}
         chosen = arbiter.read_choice(reply.text, answers)
         if chosen is None:
-            return None, {"model": judge, "note": "What the judge said is unreadable."}
+            return None, {"model": judge, "note": "The judge's reply is unreadable."}
         return chosen, {"model": judge}
 
     async def _escalated(self, panel: Panel, poll: Poll, outcome: Outcome, name: str) -> Decided:
-        """The answer of the stronger model. Where it fails, that of most members, if there is any."""
-        panel.progress(f"The members do not agree. {name} answers.")
+        """The answer of the stronger model. If it fails, that of most members, if there is any."""
+        panel.progress(f"The members do not agree. {name} is answering.")
         request = panel.request
         if self.show_votes and outcome.found.clusters:
             request = arbiter.escalation(request, arbiter.labelled(outcome.found.clusters))

@@ -1,4 +1,4 @@
-"""Translates: members compared with their ensemble, into a verdict in plain words: is the ensemble worth it?"""
+"""Translates: members compared with their ensemble, into a verdict in plain words: is the ensemble worth its cost?"""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from msgspec import Struct
 from proxy.ensembles.cascade import Cascade, Escalation
 from proxy.ensembles.estimates import Lift, Z, calls_needed, share_limits
 
-SAME = 0.05  # a member whose answer differs more seldom than this gives the ensemble's answers
-NOT_BETTER = 0.02  # a lift below this is none
-_LIKELY_LIFT = 0.05  # expected where nothing is rated
+SAME = 0.05  # a member whose answer differs less often than this gives the ensemble's answers
+NOT_BETTER = 0.02  # a lift below this counts as none
+_LIKELY_LIFT = 0.05  # expected if nothing is rated
 LEAST_RATED = 30
 ONE_MEMBER, WORTH_IT, UNDECIDED = "one_member", "worth_it", "undecided"
 
 
 class Compared(Struct, frozen=True):
-    """What the verdict needs of one member. In `differed` of the `compared` calls its answer was another one."""
+    """The figures of one member for the verdict. In `differed` of the `compared` calls its answer was different."""
 
     member: str
     compared: int
@@ -33,7 +33,7 @@ class Compared(Struct, frozen=True):
 
     @property
     def is_beaten(self) -> bool:
-        """The ensemble is right more often than it."""
+        """True if the ensemble is right more often."""
         return self.lift is not None and self.lift.rated_calls >= LEAST_RATED and self.lift.low > 0
 
     @property
@@ -42,9 +42,10 @@ class Compared(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """`decision`: one_member, worth_it or undecided. `member`: the one that would have done, or the hardest to beat.
+    """`decision`: one_member, worth_it or undecided. `member`: the one that would have been enough, or the hardest to
+    beat.
 
-    `calls_needed`, `rated_calls_needed`: about how many in all would decide; None: no number, or it is decided.
+    `calls_needed`, `rated_calls_needed`: about how many in total would decide; None: no number would, or it is decided.
     """
 
     decision: str
@@ -59,7 +60,7 @@ def verdict_of(
 ) -> Verdict:
     """The verdict on all members. The burden of proof is the ensemble's: it costs more.
 
-    `can_rate`: ratings of the ensemble's answers say something about those of its members.
+    `can_rate`: ratings of the ensemble's answers also tell about those of its members.
     """
     compared = [each for each in members if each.compared]
     if not members:
@@ -130,7 +131,7 @@ def _undecided(compared: Sequence[Compared], hardest: Compared, instead: str, *,
 
 
 def rated_needed(member: Compared) -> int:
-    """About how many rated calls tell whether the ensemble beats this member, if the figures stay as they are."""
+    """About how many rated calls show whether the ensemble beats this member, if the figures stay as they are."""
     lift = member.lift
     if lift is None or lift.rated_calls < LEAST_RATED:
         variance, gap = max(member.differed / member.compared, SAME), _LIKELY_LIFT
@@ -141,7 +142,7 @@ def rated_needed(member: Compared) -> int:
 
 
 def _instead(cascade: Cascade | None, below: float = 1.0) -> str:
-    """A cascade that would have cost less than this share of the ensemble."""
+    """A sentence on a cascade that would have cost less than this share of the ensemble."""
     if cascade is None or cascade.cost_multiple is None or cascade.cost_multiple >= below:
         return ""
     return (

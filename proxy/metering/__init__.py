@@ -1,1 +1,1 @@
-"""Orchestrates: what calls cost and what was spent."""
+"""Orchestrates: the cost of calls, and the spend."""

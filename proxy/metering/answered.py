@@ -1,4 +1,4 @@
-"""Translates: the model asked for and the model that an answer names -> are they the same?
+"""Translates: the requested model and the model that an answer names -> are they the same?
 
 Vendors answer with a dated snapshot (`gpt-4o-2024-08-06`), with the id that an alias stands for, with their own prefix
 or with a path. A later version or a variant (`-mini`, `-next`) is another model.

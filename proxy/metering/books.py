@@ -1,4 +1,4 @@
-"""Translates: calls in flight into the next batch, and the store's answers into callers' answers. Pure, given a clock.
+"""Translates: calls in flight into the next batch, and the store's answers into the callers'. Pure, given a clock.
 
 Only the ledger's writer thread uses it. Futures are only passed through: the ledger resolves them.
 """
@@ -15,7 +15,7 @@ from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.batch import Batch, OpenCall, first_hold, rejected
 from proxy.storage.spending import is_over
 
-_MAX_WINDOWS = 10_000  # whose figures are kept
+_MAX_WINDOWS = 10_000  # windows whose figures are kept
 Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
 
@@ -24,7 +24,7 @@ class Intent:
     """An attempt that waits to be granted; `call` is its call's row if this is the first attempt.
 
     `state` leaves INTENDED with the commit of its row, or earlier if `when_down: unmetered` waives the commit.
-    `is_taken`: the books have taken it in.
+    `is_taken`: the books have it.
     """
 
     __slots__ = ("attempt", "call", "future", "is_taken", "state")
@@ -56,7 +56,7 @@ class Books:
         self._was_tried = False  # a write of this batch failed, but may have been committed
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
-        self.is_urgent = False  # somebody is waiting for this batch, or it ends a call
+        self.is_urgent = False  # a caller is waiting for this batch, or it ends a call
         self.answers: list[Answer] = []
         self.reserved_nano = 0
         self.spending: dict[tuple[str, int], tuple[int, int]] = {}  # the latest known figures of budget windows
@@ -160,7 +160,7 @@ class Books:
         self._watching.append(future)
 
     def ready(self) -> Batch:
-        """The batch to write now, with how much each attempt that is not granted yet raises its call's hold."""
+        """The batch to write now. Each attempt that is not granted yet says how much it raises its call's hold."""
         pending: dict[str, list[AttemptOpen]] = {}
         for intent in self._intents.values():
             attempt = intent.attempt
@@ -179,7 +179,7 @@ class Books:
     def committed(self, answers: Answers) -> None:
         """The batch is committed, except for the refused parts."""
         self.spending |= answers.spending
-        if len(self.spending) > 2 * _MAX_WINDOWS:  # those of minutes and sessions do not come back
+        if len(self.spending) > 2 * _MAX_WINDOWS:  # windows of minutes and sessions never recur
             for key in list(self.spending)[:_MAX_WINDOWS]:
                 del self.spending[key]
         batch, self.batch = self.batch, Batch()
@@ -218,7 +218,7 @@ class Books:
             del self.spending[key]
 
     def failed(self) -> None:
-        """The batch may not be committed. Ends wait for the next try; intents are refused, or waived.
+        """The commit may have failed. Ends wait for the next try; intents are refused, or waived.
 
         Must not raise: it runs while another error is being handled.
         """
@@ -295,7 +295,7 @@ class Books:
         self._reserve(entry)
 
     def _note_charges(self, entry: OpenCall, *attempts: AttemptOpen) -> None:
-        """The batch changes this call and these attempts."""
+        """Notes the budget windows that this call and these attempts change."""
         if entry.call.charges:
             self.batch.charges[entry.call_id] = entry.call.charges
         for attempt in attempts:

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from proxy.schema.constraints import Dollars, NotBlank, Share, TimeZone, Variable, one_of
 
-HARD_FACTOR = 1.25  # of a limit at which calls are downgraded: where downgraded calls stop too
+HARD_FACTOR = 1.25  # times the limit at which calls are downgraded: downgraded calls are refused there
 
 
 class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +38,7 @@ class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
 class BudgetConfig(BudgetLimits, frozen=True, forbid_unknown_fields=True):
     """Section `budget`: the overall limits, and those of single keys, providers, models and tags, and of each session.
 
-    `per_model` counts what a name stands for, without its fallbacks.
+    `per_model` counts the models that a name stands for, without its fallbacks.
     """
 
     timezone: TimeZone = "UTC"

@@ -64,7 +64,7 @@ class Budgets:
         return self._charges(model, now_ns, lambda: self._attempt_limits(provider, model))
 
     def of_caller(self, key: str | None, *, every: bool, now_ns: int) -> tuple[Charge, ...]:
-        """The windows that a caller may look at: those of its key, or `every` one but those of sessions."""
+        """The windows that a caller may see: those of its key, or `every` one except those of sessions."""
         if not every:
             return tuple(each for each in self.of_call(key, NO_LABELS, now_ns) if each.pays)
         return self._charges((key, "every"), now_ns, self._every_limit)
@@ -79,7 +79,7 @@ class Budgets:
     def _charges(
         self, of: object, now_ns: int, limits: Callable[[], Iterator[tuple[str, Limit, bool]]]
     ) -> tuple[Charge, ...]:
-        """Cached until the first of the windows ends."""
+        """The windows, cached until the first of them ends."""
         until_ns, charges = self._cached.get(of, (0, ()))
         if now_ns < until_ns:
             return charges

@@ -1,4 +1,4 @@
-"""Translates: what a committed batch has spent into the shares of budgets that it reached. Pure.
+"""Translates: the spend of a committed batch into the shares of budgets that it reached. Pure.
 
 Only the ledger's writer thread calls `found`, after each commit that ended something.
 """
@@ -11,18 +11,18 @@ from proxy.metering.standing import Spending, figures
 from proxy.schema.records import Charge, Crossing
 from proxy.storage.batch import Batch
 
-_MAX_SEEN = 4096  # windows; a window that is forgotten is found again, and the database knows that it was
+_MAX_SEEN = 4096  # windows; a forgotten window is found again, and the database knows that it was reported
 
 
 class Crossings:
     """The shares that this process has found already, by window and limit."""
 
     def __init__(self) -> None:
-        self.shares: tuple[float, ...] = ()  # of a limit, ascending; none: nothing is looked at
+        self.shares: tuple[float, ...] = ()  # of a limit, ascending; empty: nothing is watched
         self._seen: dict[tuple[str, int, int], float] = {}
 
     def watch(self, shares: Iterable[float]) -> None:
-        """Looks for these shares from now on."""
+        """Watches these shares from now on."""
         self.shares = tuple(sorted({*shares}))
 
     def found(self, batch: Batch, spending: Spending) -> list[Crossing]:

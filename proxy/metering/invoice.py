@@ -1,8 +1,8 @@
-"""Translates: a vendor's bill in CSV, and our own costs, into what differs per day and model.
+"""Translates: a vendor's bill in CSV and our own costs into the differences per day and model.
 
 Column names are those of the cost exports of OpenAI's and Anthropic's consoles as known in November 2026, or plain
-`date, model, cost`. Columns that only detail the rows are listed and ignored; any other is an error, since ignoring it
-could mean adding up the wrong thing.
+`date, model, cost`. Columns that only detail the rows are listed and ignored; any other is an error, because ignoring
+it could mean adding up the wrong numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BadInvoice(Exception):
 
 
 class Difference(Struct, frozen=True):
-    """One day and model: nano-USD by our rows and by the bill. None: the other side does not have it."""
+    """One day and model: nano-USD by our rows and by the bill. None: only the other side has it."""
 
     day: str
     model: str

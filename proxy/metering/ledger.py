@@ -122,26 +122,26 @@ class Ledger:
         self._granted(attempt)
 
     async def freed(self, wait_s: float) -> None:
-        """Returns when a call or an attempt has ended, in this process, and at the latest after `wait_s`."""
+        """Returns when a call or an attempt of this process has ended, or after `wait_s`."""
         future = self._writer.loop.create_future()
         self._put(self._books.watch, future)
         await asyncio.wait({future}, timeout=wait_s)
 
     @property
     def spending(self) -> Mapping[tuple[str, int], tuple[int, int]]:
-        """Spent and reserved nano-USD by budget and start of its window, as this process saw them last."""
+        """Spent and reserved nano-USD by budget and start of its window, as last seen by this process."""
         return self._books.spending
 
     def watch_shares(self, shares: Iterable[float]) -> None:
-        """From now on reports when spending reaches one of these shares of a budget's limit."""
+        """From now on, reports when spending reaches one of these shares of a budget's limit."""
         self._writer.crossings.watch(shares)
 
     def on_crossing(self, report: Callable[[Crossing], None]) -> None:
-        """Whom to report to. `report` runs on the event loop, at least once for each share of a window."""
+        """Sets the receiver of these reports. It runs on the event loop, at least once for each share of a window."""
         self._writer.on_crossing = report
 
     def log_to(self, log: FilteringBoundLogger) -> None:
-        """Where the ledger's thread writes its lines."""
+        """Sets the log of the ledger's thread."""
         self._writer.log = log
 
     def end(self, end: AttemptEnd) -> None:
@@ -194,7 +194,7 @@ class Ledger:
         return await self._queries.call(call_id, key_id)
 
     async def details(self, call_id: str) -> CallDetails:
-        """What is kept of a call beside its row. Raises as `UsageQueries.read` does."""
+        """What is kept of a call besides its row. Raises as `UsageQueries.read` does."""
         return await self._queries.details(call_id)
 
     async def log(self, query: LogQuery) -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ class Ledger:
         return await self._queries.latest(count)
 
     async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
-        """What `then` makes of the last calls of an ensemble, in a thread. Raises as `UsageQueries.read` does."""
+        """Applies `then` to the last calls of an ensemble, in a thread. Raises as `UsageQueries.read` does."""
         return await self._queries.ensemble_calls(query, then)
 
     async def rate(self, rating: Rating, key_id: str | None) -> StoredRating | None:

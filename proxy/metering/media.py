@@ -1,7 +1,7 @@
 """Translates: images, audio and files of a request into upper bounds of their tokens, by the vendors' formulas.
 
-A picture of 70 bytes may cost 1,000 tokens, and a photograph of a megabyte of base64 no more than that. So bytes bound
-no image: its pixels do, or the most that the vendor makes of any image. Checked in November 2026.
+A picture of 70 bytes may cost 1,000 tokens, and a photograph of a megabyte of base64 no more than that. So bytes do
+not bound an image: its pixels do, or the vendor's maximum for any image. Checked in November 2026.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEXTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking", 
 _MP3_BYTES_PER_S = 1_000  # the lowest bit rate of MPEG audio is 8 kbit/s
 _PCM = (1, 3, 0xFFFE)  # WAV formats without compression
 _CLIENT_TOOL = re.compile(r"(?:bash|text_editor|computer|memory)_")  # Anthropic's, which the client runs
-# Fields that have the vendor read more than the request holds: searches, connected servers, what it keeps.
+# Fields that make the vendor read more than the request holds: searches, connected servers, stored content.
 _FETCHING = frozenset(
     {"web_search_options", "mcp_servers", "cachedContent", "cached_content", "container", "previous_response_id"}
     | {"search_settings", "compound_custom"}
@@ -35,11 +35,11 @@ _SEARCHES = re.compile(r"search|research|compound")  # in ids of models that sea
 
 
 class Media(Struct, frozen=True):
-    """What a request holds beside text.
+    """The content of a request other than text.
 
     `size`: its bytes in the request. `images`: inline ones; `audio`: inline, with the format of each. `is_fetched`: the
     vendor fetches something, or searches, so that nothing bounds what it reads. `has_others`: inline files and videos,
-    which only the model's context bounds. `hidden`: at most so many tokens of instructions that the vendor adds.
+    which only the model's context bounds. `hidden`: the most tokens of instructions that the vendor adds.
     """
 
     size: int = 0
@@ -100,13 +100,13 @@ def image_bound(rules: Iterable[ImageRule], model: str, data: str) -> int | None
 
 
 def audio_bound(each_second: int | None, data: str, form: str) -> int | None:
-    """The most tokens that this recording may cost at so many a second; None: not known."""
+    """The most tokens that this recording may cost at `each_second` tokens a second; None: unknown."""
     seconds = _seconds(data, form)
     return None if each_second is None or seconds is None else ceil((seconds + 1) * each_second)
 
 
 def size_of(data: str) -> tuple[int, int] | None:
-    """Width and height of an image in base64, or in a data URL; None: they are not where they should be."""
+    """Width and height of an image in base64, or in a data URL; None: not found where they belong."""
     head = _decoded(data)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
         return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
@@ -130,7 +130,7 @@ def _has_server_tool(tools: object) -> bool:
 
 
 def _client_tools(tools: object) -> int:
-    """The tools whose definition the vendor knows, and adds itself."""
+    """The number of tools whose definition the vendor itself adds."""
     every = tools if isinstance(tools, list) else []
     return sum(isinstance(tool, dict) and _CLIENT_TOOL.match(str(tool.get("type"))) is not None for tool in every)
 
@@ -143,7 +143,7 @@ def _is_server_tool(tool: Mapping[str, Any]) -> bool:
 
 
 def _inline(part: Mapping[str, Any]) -> tuple[str, str]:
-    """The kind of a part, and its data; "" where the vendor fetches it."""
+    """The kind of a part, and its data; "" if the vendor fetches it."""
     kind = str(part.get("type"))
     value = part.get(kind)
     inner = value if isinstance(value, dict) else {"url": value}
@@ -174,7 +174,7 @@ def _decoded(data: str) -> bytes:
 
 
 def _jpeg(head: bytes) -> tuple[int, int] | None:
-    """The size stands in the frame header, after segments of any length."""
+    """The size from the frame header, which follows segments of any length."""
     at = 2
     while at + 9 < len(head) and head[at] == 0xFF:
         marker = head[at + 1]

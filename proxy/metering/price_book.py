@@ -1,6 +1,6 @@
 """Performs I/O: the price of any model: its row in pricing.yaml, else its entry in the package genai-prices.
 
-What an answer costs may be another model's price: `answered` says which, once for each pair of names.
+The cost of an answer may follow another model's price: `answered` decides that, once for each pair of names.
 
 `Prices` is an immutable snapshot; `PriceBook` publishes a new one when the list has been read.
 """
@@ -26,7 +26,7 @@ Lookup = Callable[[str], ModelPrice | None]
 
 class Answered(Struct, frozen=True):
     """How answers that name another id are priced. `rates` None: the price is not known. `is_same`: both ids name one
-    model, whose price stands.
+    model, whose price applies.
     """
 
     is_same: bool
@@ -91,9 +91,10 @@ class PriceBook:
         self.current = Prices(pricing, self._vendors, None)
 
     def answered(self, provider: str, asked: str, named: str, price: ModelPrice | None) -> Answered:
-        """The price of an answer of `provider` that names the model `named`; `price`: that of the model asked for.
+        """The price of an answer of `provider` that names the model `named`; `price`: that of the requested model.
 
-        A row of its own counts first, then whether both are one model, then the list. Another model is reported once.
+        A row for the named model comes first, then whether both are one model, then the list. A different model is
+        reported once.
         """
         pair = (provider, asked, named)
         if (known := self._answered.get(pair)) is not None:
@@ -133,8 +134,8 @@ class PriceBook:
         return not self._loaded and name.partition("/")[0] in self._vendors
 
     async def load(self, wait_s: float = WAIT_S) -> None:
-        """Reads the list once, off the event loop, and publishes new prices. Returns `wait_s` after the read began, at
-        the latest: a list that takes longer delays no other call.
+        """Reads the list once, off the event loop, and publishes new prices. Returns at most `wait_s` after the read
+        began, so that a slow list does not delay calls further.
 
         Reading takes 0.6 s and 31 MB, so it happens when a model first needs it.
         """

@@ -15,7 +15,7 @@ from msgspec.structs import astuple, replace
 from proxy.metering.pricing import ModelPrice, Pricing, ServicePrice, Tier
 from proxy.schema.records import NANO_PER_USD, Cost, Tokens
 
-_PICO_PER_TOKEN = 1_000_000  # for each USD per 1M tokens
+_PICO_PER_TOKEN = 1_000_000  # per USD per 1M tokens
 _PICO_PER_NANO = 1_000
 _MILLION = 1_000_000
 _PER_TOKEN = Tier.__struct_fields__[1:]  # the names of the prices
@@ -24,7 +24,7 @@ _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|20\d{6})$")  # gpt-4o-2024-08-06, cl
 
 
 class Rate(Struct, frozen=True):
-    """Pico-USD per token of each part; None: not known. `cache_write_1h`: of what is kept for an hour."""
+    """Pico-USD per token of each part; None: unknown. `cache_write_1h`: for entries kept for an hour."""
 
     input: int | None
     cache_read: int | None
@@ -39,7 +39,7 @@ class Rate(Struct, frozen=True):
 
 
 class Dearest(Struct, frozen=True):
-    """The most that a token of input, of audio heard and of output may cost in prompts above so many tokens, in
+    """The most that a token of input, of audio input and of output may cost in prompts above so many tokens, in
     nano-USD.
     """
 
@@ -50,11 +50,11 @@ class Dearest(Struct, frozen=True):
 
 
 class Rates(Struct, frozen=True):
-    """One row of pricing.yaml in integers, made once when it is read: what costs and bounds are computed from.
+    """One row of pricing.yaml in integers, built once when it is read: the basis of costs and bounds.
 
     `tiers`: rates above so many input tokens, from the lowest on; `dearest`: the same as bounds. `factor` multiplies
-    the cost of tokens: a numerator and a denominator. Fees are nano-USD; `searches_known` is False where a search has a
-    price that nobody knows. `price` is the row, `others` the rates under other terms, once they were needed.
+    the cost of tokens: a numerator and a denominator. Fees are nano-USD; `searches_known` is False if a search has
+    an unknown price. `price` is the row, `others` caches the rates under other terms.
     """
 
     base: Rate
@@ -117,7 +117,7 @@ class Rates(Struct, frozen=True):
         return rates
 
     def rate(self, tokens: Tokens) -> Rate:
-        """What a token of each part costs in a request of this size."""
+        """The rate for each part in a request of this size."""
         return self.above(tokens.prompt)
 
     def above(self, prompt_tokens: int) -> Rate:
@@ -129,10 +129,9 @@ class Rates(Struct, frozen=True):
         return found
 
     def cost(self, tokens: Tokens) -> Cost | None:
-        """What `tokens` cost; each part is rounded once, half up.
+        """The cost of `tokens`; each part is rounded once, half up.
 
-        None: a part was used whose price is not known, or searches where only tokens have a price, or terms without a
-        price.
+        None: a part with an unknown price was used, or searches if only tokens have a price, or terms without a price.
         """
         if tokens.searches and not self.searches_known:
             return None
@@ -170,7 +169,7 @@ class Rates(Struct, frozen=True):
         )
 
     def _part(self, pico: int | None, tokens: int) -> int | None:
-        """The rate times the tokens, rounded; None where it is not known and was used."""
+        """The rate times the tokens, rounded; None if it is unknown and was used."""
         if pico is None:
             return None if tokens else 0
         if self.factor is _WHOLE:
@@ -178,7 +177,7 @@ class Rates(Struct, frozen=True):
         return self._parts((pico, tokens))
 
     def _parts(self, *used: tuple[int | None, int]) -> int | None:
-        """The sum of rates times tokens, rounded once; None where a rate is not known that was used."""
+        """The sum of rates times tokens, rounded once; None if a used rate is unknown."""
         sum_pico = 0
         for pico, tokens in used:
             if tokens and pico is None:
@@ -191,9 +190,9 @@ class Rates(Struct, frozen=True):
         self, input_tokens: int, output_tokens: int, audio_tokens: int = 0, *, may_search: bool = True
     ) -> int | None:
         """Nano-USD that no usage within these counts exceeds, whatever is cached, for however long, in any size tier.
-        `audio_tokens`: what is heard beside the other input.
+        `audio_tokens`: audio input, in addition to the other input.
 
-        None: a price that may apply is not known, or searches cost money and neither `max_searches` nor `max_extra_usd`
+        None: a price that may apply is unknown, or searches cost money and neither `max_searches` nor `max_extra_usd`
         limits them.
         """
         if may_search and self.per_search_nano and self.max_searches is None and self.max_extra_nano is None:
@@ -221,7 +220,7 @@ def rate(price: ModelPrice, tokens: Tokens) -> Rate:
 
 
 def cost(price: ModelPrice | None, tokens: Tokens) -> Cost | None:
-    """The cost by a row that is used once; None: it is not known."""
+    """The cost by a row that is used once; None: unknown."""
     return None if price is None else Rates.of(price).cost(tokens)
 
 
@@ -242,7 +241,7 @@ def trusted(cost: Cost | None, reported_nano: int, bound_nano: int | None) -> Co
 
 
 def added(one: Cost, other: Cost) -> Cost:
-    """Part by part."""
+    """The sum, part by part."""
     return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
@@ -266,8 +265,9 @@ def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
 
 
 def _rate(price: ModelPrice | ServicePrice, tier: Tier | None) -> Rate:
-    """A tier changes what it names. A cache price given nowhere is the input price; an hour's, that of other writes. An
-    image that is read costs as text does unless it has a price; audio, and images that are made, need one.
+    """The rate of a row, or of one of its tiers, which replaces what it names. A missing cache price is the input
+    price; a missing price of one-hour writes is that of other writes. Input images cost as text unless they have a
+    price; audio and output images need one.
     """
     changed = tier or Tier(0)
     usual = _first(changed.input, price.input)
@@ -310,8 +310,8 @@ def _pico(usd: float | None) -> int | None:
 
 def _dearest(rates: list[tuple[int, Rate]], factor: tuple[int, int]) -> Iterator[Dearest]:
     """Rates are rounded up to whole nano-USD, so that parts rounded one by one stay below. A higher tier's bound covers
-    the lower ones: nobody knows yet which of them will count. Speech and images count where they have a price: a model
-    without one makes neither.
+    the lower ones: it is not known yet which one will apply. Speech and images count if they have a price: a model
+    without one generates neither.
     """
     inputs: list[int | None] = []
     outputs: list[int | None] = []

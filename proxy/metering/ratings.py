@@ -1,4 +1,4 @@
-"""Orchestrates: stores what callers say about answers, on a thread of its own: no call waits for it."""
+"""Orchestrates: stores callers' ratings of answers, on a thread of its own, so that no call waits for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ratings:
     async def add(self, rating: Rating, key_id: str | None) -> StoredRating | None:
         """The rating as stored. None: no call with this id is of this key (None: of any key).
 
-        Raises ProxyError 409 for a call that has too many, 429 where too many wait, and 503 if the store fails or
+        Raises ProxyError 409 for a call that has too many, 429 if too many wait, and 503 if the store fails or
         takes too long.
         """
         if self._waiting >= MAX_WAITING:
@@ -40,7 +40,7 @@ class Ratings:
             raise _not_stored() from error
         self._waiting += 1
         try:
-            # Cancels what has not begun. What has begun may be stored all the same.
+            # Cancels work that has not begun. Work that has begun may still store its rating.
             return await asyncio.wait_for(asyncio.wrap_future(storing), self._wait_s)
         except RowRefused as refusal:
             raise ProxyError(str(refusal), status=409, code="conflict", param="id") from None
@@ -55,5 +55,5 @@ class Ratings:
 
 
 def _not_stored() -> ProxyError:
-    message = "The usage database cannot be written, so the rating was not stored. Send it again later."
+    message = "The usage database cannot be written, so the rating was not stored. Try again later."
     return ProxyError(message, status=503, code="storage_unavailable", headers={"retry-after": "5"})

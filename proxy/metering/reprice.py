@@ -1,4 +1,4 @@
-"""Translates: the row of an attempt into the usage that it was billed for, and that into a cost by any price.
+"""Translates: the row of an attempt into its billed usage, and that into a cost by any price.
 
 Pure: a row holds everything that its cost follows from. `tokens_of` is the inverse of what `storage/rows.py` writes.
 """
@@ -36,8 +36,8 @@ def tokens_of(row: Mapping[str, Any]) -> Tokens:
 
 
 def reprice(row: Mapping[str, Any], price: ModelPrice | None, price_of: PriceOf = lambda model: None) -> Cost | None:
-    """What an attempt costs by `price`, the price of the model that answered; None: unknown. `price_of` gives that of
-    further models of the provider, by their ids.
+    """The cost of an attempt by `price`, the price of the model that answered; None: unknown. `price_of` gives the
+    prices of further models of the provider, by their ids.
     """
     tokens = tokens_of(row)
     costs = [cost(price, tokens), *(cost(price_of(model), used) for model, used in tokens.others)]

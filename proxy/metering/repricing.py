@@ -16,7 +16,7 @@ Find = Callable[[str], tuple[ModelPrice | None, str]]
 
 
 def price_on(price: ModelPrice | None, day: str) -> ModelPrice | None:
-    """The price as it was on a day, YYYY-MM-DD: of the earliest entry of `history` that ends on it or later."""
+    """The price as it was on a day, YYYY-MM-DD: from the earliest entry of `history` that ends on it or later."""
     if price is None:
         return None
     past = min((each for each in price.history if each.until >= day), key=lambda each: each.until, default=None)
@@ -27,14 +27,14 @@ def price_on(price: ModelPrice | None, day: str) -> ModelPrice | None:
         input=past.input,
         output=past.output,
         cached_input=past.cached_input,
-        cache_write=None,  # the price of input: history does not tell
+        cache_write=None,  # the price of input: history has none
         cache_write_1h=None,
         tiers=[],
     )
 
 
 def repriced(attempts: Iterable[StoredAttempt], find: Find, *, by_day: bool) -> Iterator[Repriced]:
-    """The attempts whose cost changes, with the new one.
+    """The attempts whose cost changes, with the new cost.
 
     `by_day`: at the price of the day on which they began; otherwise at the current one.
     """

@@ -10,8 +10,8 @@ from collections.abc import Callable
 class SameWait:
     """Ends futures that are not done after `seconds`, by `expire`.
 
-    They end in the order in which they came, so one timer serves them all. A timer for each costs as much as all else
-    that a call to the ledger does on the loop.
+    They expire in the order in which they came, so one timer serves them all. A timer for each would cost as much as
+    everything else that a call to the ledger does on the loop.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class SameWait:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, future: asyncio.Future[None]) -> None:
-        """Ends `future` in time, unless somebody else does."""
+        """Ends `future` when its time is up, unless it is done before."""
         futures = self._futures
         while futures and futures[0][1].done():
             futures.popleft()
@@ -33,7 +33,7 @@ class SameWait:
             self._timer = self._loop.call_later(self._seconds, self._look)
 
     def close(self) -> None:
-        """Watches no longer. The timer would keep whoever is told alive until it goes off."""
+        """Stops watching. A pending timer would keep the objects that it notifies alive."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,6 @@
-"""Translates: how an answer was served, by the words of the answer and of the request -> the terms of its price.
+"""Translates: how an answer was served, according to the answer and the request -> the terms of its price.
 
-Standard service has no terms. Every other word is one, and a row of pricing.yaml prices it under `service_tiers`.
+Standard service has no terms. Every other word is a term, and a row of pricing.yaml prices it under `service_tiers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REGIONAL = re.compile(r"//(?:([a-z]{2})(?:-[a-z0-9-]+)?\.api\.(?:openai\.com|x\
 
 
 def sent(fields: Mapping[str, Any], defaults: Mapping[str, Any], dropped: Sequence[str] = ()) -> Service:
-    """The service that a request asks for, by its own fields or the provider's `parameters`. What was dropped was not
+    """The service that a request asks for, by its own fields or the provider's `parameters`. Dropped fields were not
     sent.
     """
     if _FIELDS.isdisjoint(fields) and (not defaults or _FIELDS.isdisjoint(defaults)):
@@ -38,7 +38,7 @@ def region_of(base_url: str | None) -> str | None:
 
 
 def terms_of(said: Service, asked: Service, region: str | None = None) -> tuple[str, ...]:
-    """The terms of one answer. What the answer says goes before what was asked for; a region may follow from the
+    """The terms of one answer. The answer takes precedence over the request; a region may follow from the
     address.
     """
     tier = _word(said.tier) if said.tier is not None else asked.tier

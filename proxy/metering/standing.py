@@ -23,7 +23,7 @@ class Standing(Struct, frozen=True):
 
     @property
     def limit_nano(self) -> int:
-        """Where calls are downgraded, or refused."""
+        """The limit at which calls are downgraded, or refused."""
         return self.charge.hard_nano if self.charge.soft_nano is None else self.charge.soft_nano
 
     @property
@@ -32,7 +32,7 @@ class Standing(Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """The share of the limit that is spent or held, 0 to 1 and above."""
+        """The share of the limit that is spent or held; may exceed 1."""
         return (self.spent_nano + self.held_nano) / self.limit_nano if self.limit_nano else 1.0
 
 
@@ -51,7 +51,7 @@ def figures(charge: Charge, spending: Spending) -> tuple[int, int]:
 
 
 def shown(each: Standing, now_ns: int) -> dict[str, Any]:
-    """A window in USD, for answers. `projected_usd`: what it will have spent at its end if it goes on like this."""
+    """A window in USD, for answers. `projected_usd`: the spend at its end if spending continues at this rate."""
     charge = each.charge
     return {
         "budget": charge.budget,
@@ -79,7 +79,7 @@ def moment(time_ns: int | None) -> str | None:
 
 
 def _projected(each: Standing, now_ns: int) -> float | None:
-    """None: the window slides or never ends, or it has only begun (a hundredth of it)."""
+    """The projected spend; None: the window slides or never ends, or less than a hundredth of it has passed."""
     charge = each.charge
     if charge.resets_ns is None or charge.since_ns != charge.start_ns:
         return None

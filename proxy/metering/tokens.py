@@ -1,7 +1,7 @@
 """Translates: texts and requests into token counts; an upper bound for holds, an estimate where no usage arrived.
 
-Where the extra `tokens` (toktok-rs) is installed, prompts are counted as OpenAI's models do. Without it, and for
-answers and very long prompts, estimates go by length. docs/metering.md tells how far off that is.
+If the extra `tokens` (toktok-rs) is installed, prompts are counted as OpenAI's models do. Without it, and for answers
+and very long prompts, estimates go by length. docs/metering.md shows how accurate that is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ except ImportError:  # the extra `tokens` is not installed
 
 Count = Callable[[Sequence[str]], int]
 _TEMPLATE = 4  # tokens around one prompt in a common chat template
-_ADDED = 512  # what a dialect adds: instructions in place of a `response_format`, longer names of tools
-_COUNTED = 256 * 1024  # characters that are counted exactly at most
+_ADDED = 512  # added by a dialect: instructions in place of a `response_format`, longer names of tools
+_COUNTED = 256 * 1024  # the most characters that are counted exactly
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 _LETTERS_PER_TOKEN = 4
-_READ = 640  # characters that stand for all: of longer texts in pieces of _PIECE, spread evenly
+_READ = 640  # characters that represent a text: for longer texts pieces of _PIECE, spread evenly
 _PIECE = 64
-# How many English letters take as many tokens as one character of other scripts: by 90 languages in the vocabularies
+# How many English letters take as many tokens as one character of other scripts: from 90 languages in the vocabularies
 # `o200k_base` and `qwen3.5`, November 2026. A letter with an accent splits a word, so it counts for more than one of
 # an alphabet of its own; emoji are several tokens.
 _ACCENTED, _DENSE, _ASTRAL, _OTHER = 3.5, 3.0, 6.0, 1.4
@@ -36,7 +36,7 @@ _NOT_DENSE = bytes(set(range(256)).difference(_DENSE_BYTES))
 
 
 def count_exactly(texts: Sequence[str]) -> int:
-    """The tokens of the texts in OpenAI's vocabulary. The first call reads that, which takes half a second."""
+    """The tokens of the texts in OpenAI's vocabulary. The first call loads that, which takes half a second."""
     return sum(batch_count(texts, "o200k_base", 1))
 
 
@@ -54,7 +54,7 @@ def letters(text: str) -> float:
 
 
 def _letters(texts: Sequence[str], characters: int) -> float:
-    """`letters` of several texts that have so many `characters` together: from one of `share`, and at least one."""
+    """`letters` of several texts that have `characters` in total: from one of `share`, and at least one."""
     share = 1 + (characters - 1) // _READ
     if share == 1:
         sample = "".join(texts)
@@ -77,7 +77,7 @@ def _pieces(text: str, apart: int) -> str:
 
 
 def estimate_of(english: float) -> int:
-    """A likely token count of as many English letters."""
+    """A likely token count of this many English letters."""
     return max(1, round(english / _LETTERS_PER_TOKEN)) if english else 0
 
 
@@ -93,7 +93,7 @@ def _tokens(texts: Sequence[str], exact: Count | None) -> int:
     if exact is not None and characters <= _COUNTED:
         try:
             return exact(texts)
-        except UnicodeError:  # half of a surrogate pair
+        except UnicodeError:  # an unpaired surrogate
             pass
     others = [text for text in texts if not text.isascii()]
     if not others:

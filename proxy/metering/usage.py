@@ -1,4 +1,4 @@
-"""Translates: what the attempts of an answer used and cost, into the usage that stands in the answer."""
+"""Translates: the usage and cost of an answer's attempts into the `usage` of the answer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from proxy.schema.usage import Usage, UsageReport
 
 
 class Used(Struct, frozen=True):
-    """What one attempt used, and where that is from."""
+    """The usage of one attempt, and its source."""
 
     report: UsageReport
     source: str
 
 
 def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None], models: Sequence[str] = ()) -> Usage:
-    """OpenAI's usage, the sum over the attempts that an answer is made of. `costs`: of all attempts of the call; the
-    answer's cost and its parts cover them all, and are null where one price is not known. `models`: those of the
-    `costs`, if the answer shows what each model cost.
+    """OpenAI's usage, summed over the attempts that make up an answer. `costs`: of all attempts of the call; the
+    answer's cost and its parts cover them all, and are null if one price is unknown. `models`: those of the `costs`, if
+    the answer shows what each model cost.
 
-    The counts are the ones that the vendor shows. What it bills for may be less (Cohere), and is in the rows.
+    The counts are those that the vendor shows. It may bill for less (Cohere); the rows have the billed counts.
     """
     usage: dict[str, Any] = dict(answered[0].report.shown)
     for used in answered[1:]:
@@ -45,7 +45,7 @@ def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None], models: Seq
 
 
 def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers are added, also nested; of anything else the first that is not null stays."""
+    """Adds numbers, nested ones too; of other values the first one that is not null stays."""
     total = {**one}
     for name, value in other.items():
         before = total.get(name)
@@ -71,7 +71,7 @@ def _by_model(models: Sequence[str], costs: Sequence[Cost | None]) -> dict[str, 
 
 
 def _details(cost: Cost) -> dict[str, float]:
-    """USD by part; fees only where there are some. The parts add up to `cost`."""
+    """USD by part; fees only if there are any. The parts add up to `cost`."""
     details = {
         "input": cost.input / NANO_PER_USD,
         "cache_read": cost.cache_read / NANO_PER_USD,

@@ -1,6 +1,6 @@
-"""Orchestrates: reads of what was used. They run on threads of their own, a few at a time, each for a bounded time.
+"""Orchestrates: usage queries. They run on threads of their own, a few at a time, each for a bounded time.
 
-So nobody who asks for usage delays calls, key look-ups or the end of the process.
+So a usage query never delays calls, key look-ups or the end of the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class UsageQueries:
 
     async def read(self, query: UsageQuery) -> dict[str, Any]:
         """`{"total", "groups"}`. Raises BadRequest for an unknown group or a query that takes too long; ProxyError 429
-        where too many are asked at once, 503 where the database cannot be read.
+        if too many run at once, 503 if the database cannot be read.
         """
         return await self._ask(lambda give_up: self._store.usage(query, give_up))
 
@@ -60,7 +60,7 @@ class UsageQueries:
         return await self._ask(self._store.spending)
 
     async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
-        """What `then` makes of `Store.ensemble_calls`, on the thread that read them. Raises as `read` does."""
+        """Applies `then` to `Store.ensemble_calls`, on the thread that read them. Raises as `read` does."""
         return await self._ask(lambda give_up: then(self._store.ensemble_calls(query, give_up)))
 
     async def _ask(self, query: Callable[[Callable[[], bool]], T]) -> T:
@@ -77,7 +77,7 @@ class UsageQueries:
         except RuntimeError as error:  # the server is stopping
             self._asked -= 1
             raise _unreadable() from error
-        reading.add_done_callback(self._note_done)  # also when nobody waits for it any more
+        reading.add_done_callback(self._note_done)  # even if no caller waits for it any more
         try:
             return await asyncio.shield(reading)
         except TooSlow as error:
@@ -90,7 +90,7 @@ class UsageQueries:
             raise _unreadable() from error
 
     def close(self) -> None:
-        """Ends what runs within milliseconds. Safe to call twice."""
+        """Ends running queries within milliseconds. Safe to call twice."""
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -101,7 +101,7 @@ class UsageQueries:
     def _note_done(self, reading: asyncio.Future[Any]) -> None:
         self._asked -= 1
         if not reading.cancelled():
-            reading.exception()  # seen, where nobody waits any more
+            reading.exception()  # retrieved, in case no caller waits any more
 
 
 def _unreadable() -> ProxyError:

@@ -1,6 +1,6 @@
 """Translates: a moment into the budget windows that contain it. Pure.
 
-Calendar windows start at the calendar's boundaries in the operator's time zone, days that change the clock included.
+Calendar windows start at the calendar's boundaries in the operator's time zone, even on days when the clock changes.
 A sliding window is a row of short buckets: it covers the last 24 hours and the rest of the oldest bucket, so that no 24
 hours ever hold more than the limit.
 """
@@ -20,10 +20,10 @@ _SLIDING_S = {"last_24h": 86_400}
 
 
 class Window(Struct, frozen=True):
-    """One window at one moment. Spending is booked at `start_ns`; what counts was booked from `since_ns` on.
+    """One window at one moment. Spending is booked at `start_ns`; amounts booked from `since_ns` on count.
 
     `until_ns`: the first moment of the next one. `resets_ns`: when nothing
-    that is spent by now counts any more (None: never).
+    spent so far counts any more (None: never).
     """
 
     start_ns: int
@@ -50,7 +50,7 @@ def window_at(kind: str, now_ns: int, zone: ZoneInfo) -> Window:
 def _calendar(kind: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     local = now.astimezone(zone)
     if kind in ("minute", "hour"):
-        # In an hour that the clock repeats, local time alone does not tell the two apart: count in UTC.
+        # In an hour that the clock repeats, local time is ambiguous: count in UTC.
         length = timedelta(minutes=1) if kind == "minute" else timedelta(hours=1)
         into = timedelta(seconds=local.second, minutes=local.minute if kind == "hour" else 0)
         start = now - into
@@ -66,5 +66,5 @@ def _calendar(kind: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, datet
 
 
 def _ns(moment: datetime) -> int:
-    """Unix nanoseconds. A local time that the clock skips is the moment of the change."""
+    """Unix nanoseconds. A local time that the clock skips means the moment of the change."""
     return int(moment.timestamp()) * _SECOND

@@ -1,8 +1,8 @@
 """Orchestrates: the ledger's writer thread. It drains the FIFO into a batch, commits it, and answers the waiters.
 
-Changes that cannot be committed stay in the batch and are retried until they can. The thread survives every error, even
-in its error handling. If it dies anyway, nothing can be metered any more: `is_dead` is true, and `on_death` is called
-so that the process exits and its supervisor starts another.
+Changes that cannot be committed stay in the batch and are retried until they succeed. The thread survives every error,
+even in its error handling. If it dies anyway, nothing can be metered any more: `is_dead` is true, and `on_death` is
+called so that the process exits and its supervisor starts another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from proxy.storage.base import BudgetRefused, Store, StoreBusy, StoreError
 _log: FilteringBoundLogger = structlog.get_logger("ledger")
 _MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
 _MAX_RETRY_S = 8.0
-_HEALTHY_S = 10.0  # a failure within this time after a recovery counts as the same trouble
+_HEALTHY_S = 10.0  # a failure within this time after a recovery counts as the same outage
 
 
 class Waits(Struct, frozen=True):
@@ -47,7 +47,7 @@ class Waits(Struct, frozen=True):
     start: float = 20.0
 
 
-_BUSY = 8  # calls in flight, from which on a commit waits a moment for others: each costs a wake-up or two
+_BUSY = 8  # from this many calls in flight on, a commit waits a moment for others: each costs a wake-up or two
 _BUSY_GATHER_S = 0.001
 Operation = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -71,7 +71,7 @@ class Writer:
         self._waits = waits
         self._on_death = on_death
         self._queue: queue.SimpleQueue[list[Operation]] = queue.SimpleQueue()
-        self._waiting: list[Operation] = []  # of this turn of the loop
+        self._waiting: list[Operation] = []  # added in this turn of the loop
         self._handed_over = 0  # operations in the queue, as far as the loop knows
         self._taken = 0
         self._thread: threading.Thread | None = None
@@ -99,11 +99,11 @@ class Writer:
     def put(self, operation: Callable[..., None], *arguments: Any) -> None:
         """Adds an operation on the books to the FIFO. If its last argument is a waiter, it receives any error."""
         self._waiting.append((operation, arguments))
-        if len(self._waiting) == 1:  # what one turn of the loop adds wakes the thread once
+        if len(self._waiting) == 1:  # one turn of the loop wakes the thread only once
             self.loop.call_soon(self.hand_over)
 
     def hand_over(self) -> None:
-        """Passes on what this turn of the loop has added, without waiting for its end."""
+        """Passes on the operations added in this turn of the loop, without waiting for its end."""
         if self._waiting:
             operations, self._waiting = self._waiting, []
             self._handed_over += len(operations)
@@ -152,7 +152,7 @@ class Writer:
         self._tell(self._books.answers)
 
     def _open(self) -> bool:
-        """A worker that starts while somebody has locked the store waits for it: its end would end all workers."""
+        """A worker that starts while another process has locked the store waits: if it exited, all workers would."""
         until = time.monotonic() + self._waits.start
         while True:
             try:
@@ -241,7 +241,7 @@ class Writer:
         if answers.spending and (crossings := self.crossings.found(batch, self._books.spending)):
             self._report(crossings)
         for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
-            if not isinstance(refusal, BudgetRefused):  # which is no fault
+            if not isinstance(refusal, BudgetRefused):  # which is not a fault
                 self._note("ledger_row_refused", id=row_id, reason=str(refusal))
         if self.is_degraded:
             self.is_degraded = False
@@ -256,7 +256,7 @@ class Writer:
                 self.loop.call_soon_threadsafe(self.on_crossing, crossing)
 
     def _fail(self, error: Exception) -> None:
-        """Must not raise. A store that fails right after each recovery is retried less and less often."""
+        """Must not raise. A store that fails right after each recovery is retried at growing intervals."""
         now = time.monotonic()
         was_degraded, self.is_degraded = self.is_degraded, True
         if not was_degraded:

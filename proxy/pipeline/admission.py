@@ -157,7 +157,7 @@ class Admission:
     async def foresee(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, dict[str, Any] | None]:
-        """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
+        """The decision that a call would get in the end, and what the budgets would do to it. Raises as `admit`."""
         if _is_incomplete(request):
             request, _ = await self._completed(request, labels(request, headers), caller, headers)
         decision, seated = await self._decide(caller, request, headers, now_ns)
@@ -171,7 +171,7 @@ class Admission:
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
-        """The decision that a call would follow, within the conditions of its client. Takes no place.
+        """The decision that a call would follow, within the conditions of its client. Counts against no limit.
 
         Raises as `admit`, and CostLimit.
         """
@@ -185,7 +185,7 @@ class Admission:
     ) -> tuple[AnyRequest, UsedPrompt]:
         """The request with its stored prompt rendered, and with what an experiment varies."""
         if self._prompts is None:
-            message = "Stored prompts and experiments are in the database of a server. Ask the server itself."
+            message = "Stored prompts and experiments live in a server's database. Ask a running server instead."
             raise BadRequest(message, param="model")
         return await self._prompts.applied(request, said, caller.key_id, headers)
 
@@ -222,7 +222,7 @@ class Admission:
 
 
 def _is_incomplete(request: AnyRequest) -> bool:
-    """It uses a stored prompt or takes part in an experiment: nearly no call does."""
+    """True if it uses a stored prompt or takes part in an experiment, as few calls do."""
     return request.stored is not None or request.hints.experiment is not None
 
 

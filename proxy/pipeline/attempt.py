@@ -1,4 +1,4 @@
-"""Orchestrates: one attempt as it runs, and what it turns into: rows for the ledger, usage for the answer."""
+"""Orchestrates: one attempt as it runs, and its results: rows for the ledger, usage for the answer."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Bill(Struct, frozen=True):
 
 
 class Attempt:
-    """One try at one deployment. The attempt loop notes here what it sees; `end` says what that amounts to."""
+    """One try at one deployment. The attempt loop records its progress here; `end` turns that into a row."""
 
-    committed = False  # a delta may leave, or has: no second model may answer in its place
+    committed = False  # a delta may have been sent: no second model may answer in its place
     status: int | None = None
     request_id: str | None = None
     first_token_ms: float | None = None  # since the call began
     own_first_token_ms: float | None = None  # since the attempt began
-    failure = ""  # what the provider said, without secrets; it may quote the prompt
+    failure = ""  # the provider's error message, without secrets; it may quote the prompt
     retry_after_s: float | None = None
     other_key = False  # the vendor refused one key of several, and another one is free
-    tool_calls = (0, 0)  # those it made, and how many of them were broken
-    cut: StopSequences | None = None  # where the vendor does not stop at them itself
-    native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
+    tool_calls = (0, 0)  # how many it made, and how many of them were broken
+    cut: StopSequences | None = None  # if the vendor does not stop at them itself
+    native: NativeAnswer | None = None  # if the vendor's own bytes are the answer
     hold_nano: int | None = None
     charges: tuple[Charge, ...] = ()  # the budgets of its provider and model
     ended: AttemptEnd | None = None
@@ -84,7 +84,7 @@ class Attempt:
         self.tally = StreamTally(has_tools=bool(request.fields.get("tools")))
 
     def opening(self, hold_nano: int | None) -> AttemptOpen:
-        """The row of its intent. `hold_nano`: an upper bound of its cost; None: nobody knows one."""
+        """Its intent row. `hold_nano`: an upper bound of its cost; None: unknown."""
         self.hold_nano = hold_nano
         return AttemptOpen(
             id=self.id,
@@ -103,14 +103,14 @@ class Attempt:
 
     @property
     def is_charged(self) -> bool:
-        """It counts against some budget."""
+        """True if it counts against some budget."""
         return bool(self.charges or self.call.charges)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
-        """The whole answer is here; its usage may be missing."""
+        """True once the whole answer has arrived; its usage may be missing."""
         return self.state is AttemptState.FINISHED
 
     def note_granted(self) -> None:
@@ -121,7 +121,7 @@ class Attempt:
         self.state = step(self.state, AttemptState.WITHDRAWN)
 
     def begin_wait(self) -> None:
-        """From here on the provider is waited for: a place, a connection, its answer."""
+        """From here on the call waits for the provider: a place, a connection, its answer."""
         self._is_waiting = True
         self.call.time.begin_wait()
 
@@ -137,7 +137,7 @@ class Attempt:
         self.status, self.request_id = status, request_id
 
     def note_received(self) -> None:
-        """What the caller waited for is here, the whole answer or a stream's first token, or will not come."""
+        """The whole answer or a stream's first token has arrived, or will not come."""
         if self._is_waiting:
             self._is_waiting = False
             self.call.time.end_wait()
@@ -195,7 +195,7 @@ class Attempt:
         self.end(error.outcome, error.code, error.upstream_status)
 
     def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
-        """The row's end; the first one stands."""
+        """The row's end. Only the first call counts."""
         if self.ended is None:
             self.note_received()
             bill = self._bill()
@@ -221,7 +221,7 @@ class Attempt:
         return self.ended
 
     def tell(self, board: HealthBoard) -> None:
-        """Once it has ended. A failure of one API key of several says nothing about the deployment."""
+        """Reports the ended attempt. A failure of one API key of several says nothing about the deployment."""
         if self.ended is not None and not self.other_key:
             board.observe(
                 self.deployment.name, self.ended, self.own_first_token_ms, self.retry_after_s, self.tool_calls
@@ -233,8 +233,8 @@ class Attempt:
         """Tokens and where they come from.
 
         provider    the provider's own usage, of a complete answer
-        estimated   usage is missing in part, cannot be true, or the answer was cut: its text tells the rest
-        unknown     the provider may have written an answer that nobody saw: until reconciled, the row has as many
+        estimated   usage is missing in part, cannot be true, or the answer was cut: the rest is estimated from its text
+        unknown     the provider may have written an answer that never arrived: until reconciled, the row has as many
                     output tokens as the provider may have written, and costs its hold
         none        nothing reached the provider, or it refused
         """
@@ -286,12 +286,12 @@ class Attempt:
         cost = self._cost_of(measured, source, by)
         if report.cost_nano is not None and self.finished and deployment.provider.trust_cost:
             cost = trusted(cost, report.cost_nano, self.hold_nano)
-        if source == "unknown":  # what was seen is in the report
+        if source == "unknown":  # what arrived is in the report
             measured = replace(measured, output=max(measured.output, output_bound(self.request, deployment) or 0))
         return Bill(report, source, measured, cost, by)
 
     def _terms(self, said: Service, asked: Service) -> tuple[str, ...]:
-        """The terms of service. The answer decides; where it says nothing, the request."""
+        """The terms of service. The answer decides; if it names none, the request does."""
         tier = self.tally.tier
         if said.tier is None and isinstance(tier, str):
             said = replace(said, tier=tier)
@@ -318,7 +318,7 @@ class Attempt:
         )
 
     def used(self) -> Used:
-        """What it is to the answer that it is a part of."""
+        """Its contribution to the answer that it is part of."""
         if self.ended is not None:
             return Used(self._report, self.ended.usage_source)
         return Used(*self._measure())

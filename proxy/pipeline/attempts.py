@@ -56,7 +56,7 @@ class AttemptLoop:
 
     def __init__(self, resources: Resources, call: Call, deployment: Deployment, tries: int, gate: CommitGate) -> None:
         self.tried = 0  # the most attempts that any one ask has made
-        self.order: FallbackOrder | None = None  # to know whether another deployment may be asked instead
+        self.order: FallbackOrder | None = None  # tells whether another deployment may be asked instead
         self.off_loop = resources.off_loop
         self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
         self._resources = resources
@@ -112,7 +112,7 @@ class AttemptLoop:
     async def _ask(
         self, request: AnyRequest, origin: Origin, sink: Sink | None, gate: CommitGate | None = None
     ) -> Answer:
-        """`gate`: a stream's own. It is the gate of the loop if nothing else is asked here: a hedge shares that one."""
+        """`gate`: a stream's own. With a single ask it is the gate of the loop, which a hedge shares."""
         gate = gate or CommitGate(self._gate)
         self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
         for tried in count(1):
@@ -127,7 +127,7 @@ class AttemptLoop:
         raise RuntimeError("the attempts ended without a failure")
 
     async def _wait_or_raise(self, error: UpstreamError, request: AnyRequest, tried: int) -> None:
-        """Sleeps until the next try. Raises `error` if there is none."""
+        """Sleeps until the next retry. Raises `error` if there is none."""
         self.tried = max(self.tried, tried)
         wait_s = self._wait_s(error, tried)
         if wait_s is None or not (error.other_key or self._may_repeat(request, wait_s)):
@@ -138,10 +138,10 @@ class AttemptLoop:
         finally:
             self._call.time.end_wait()
         if wait_s and self._resources.board.is_open(self._deployment.name):
-            raise error  # its breaker has opened meanwhile; only a probe may close it
+            raise error  # its breaker has opened in the meantime; only a probe may close it
 
     def _wait_s(self, error: UpstreamError, tried: int) -> float | None:
-        """The back-off before the next try, with full jitter; None: a retry would not help."""
+        """The back-off before the next retry, with full jitter; None: a retry would not help."""
         resources, retry_after_s = self._resources, error.retry_after_s or 0.0
         may_resend = error.resendable or (resources.router.retry_after_timeout and isinstance(error, UpstreamTimeout))
         if not may_resend or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
@@ -149,7 +149,7 @@ class AttemptLoop:
         if error.other_key:
             return 0.0
         if (retry_after_s or error.status == 429) and self.order is not None and self.order.peek(self._deployment.name):
-            return None  # it asked for time, and the caller need not wait
+            return None  # the vendor asked for time, and another deployment may answer at once
         ceiling_s: float = min(MAX_BACKOFF_S, resources.backoff_s * 2 ** (tried - 1))
         return max(resources.random() * ceiling_s, retry_after_s)
 
@@ -211,7 +211,7 @@ class AttemptLoop:
                 self._resources.observe(attempt)
 
     def _note_received(self, attempt: Attempt, error: UpstreamError, received: Received) -> None:
-        """The vendor's own error is of use to clients that speak its dialect."""
+        """Keeps the vendor's own error for clients that speak its dialect."""
         if attempt.native is None:
             error.received = None
         else:
@@ -302,7 +302,7 @@ class AttemptLoop:
 
 
 def _settle(lease: Lease, ended: AttemptEnd) -> None:
-    """Corrects what was reserved of the key's minute. Of an answer that nobody saw, the prompt counts."""
+    """Corrects the reservation in the key's minute. Of an answer that never arrived, only the prompt counts."""
     used = ended.tokens
     lease.settle(max(used.prompt, lease.prompt) if ended.usage_source == "unknown" else used.total)
 

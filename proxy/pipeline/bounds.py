@@ -1,8 +1,8 @@
-"""Translates: what the client allows for a call: its time and its money, for all attempts together.
+"""Translates: the time and the money that the client allows for a call, for all attempts together.
 
 The time comes from `routing.deadline_ms` and from the read time-out that OpenAI's SDKs send along. The latter is the
-client's patience: of a whole answer it bounds everything, since the client leaves then; of a stream it bounds only when
-a last attempt may begin, since each token starts the client's time-out anew.
+client's patience: for a whole answer it bounds everything, because the client then disconnects; for a stream it bounds
+only when the last attempt may begin, because each token restarts the client's time-out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from proxy.schema.errors import CostLimit
 from proxy.schema.records import NANO_PER_USD
 
 PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # Python, and the other SDKs; in seconds
-ANSWER_BEFORE_S = 0.1  # before the client gives up, so that it learns why instead of trying again
+ANSWER_BEFORE_S = 0.1  # before the client gives up, so that it gets the reason instead of retrying
 
 
 class Bounds(Struct, frozen=True):
     """`deadline_s` ends the call, `patience_s` ends retries, fallbacks and hedges; both count from its start.
 
-    `whose` names what set the deadline. `max_nano` None: no limit of the cost; `whose_cost` names what set it.
+    `whose` names what set the deadline. `max_nano` None: no cost limit; `whose_cost` names what set it.
     """
 
     deadline_s: float = math.inf
@@ -35,13 +35,13 @@ class Bounds(Struct, frozen=True):
     whose_cost: str = "routing.max_cost_usd"
 
     def within(self, max_nano: int | None, whose_cost: str) -> Bounds:
-        """These bounds and another limit of the cost."""
+        """These bounds with another cost limit."""
         if max_nano is None or (self.max_nano is not None and self.max_nano <= max_nano):
             return self
         return replace(self, max_nano=max_nano, whose_cost=whose_cost)
 
     def narrowed(self, request: AnyRequest, headers: Mapping[str, str]) -> Bounds:
-        """These bounds and those of a request; itself if the request has none."""
+        """These bounds narrowed by those of a request; `self` if the request has none."""
         hints = request.hints
         given = [headers.get(name) for name in PATIENCE_HEADERS]
         if hints.deadline_ms is None and hints.max_cost_usd is None and given == [None, None]:
@@ -65,14 +65,16 @@ class Bounds(Struct, frozen=True):
             return None
         if bound_nano is None:
             return CostLimit(
-                f"{name} has no known price, so {self.whose_cost} cannot hold.", "price_unknown", param=self.whose_cost
+                f"{name} has no known price, so {self.whose_cost} cannot be enforced.",
+                "price_unknown",
+                param=self.whose_cost,
             )
         left = self.max_nano - _spent(attempts)
         if bound_nano <= left:
             return None
         return CostLimit(
-            f"{name} could cost up to ${bound_nano / NANO_PER_USD:.6f}; of {self.whose_cost} "
-            f"${max(0, left) / NANO_PER_USD:.6f} is left. A smaller max_tokens lowers the bound.",
+            f"{name} could cost up to ${bound_nano / NANO_PER_USD:.6f}, but only "
+            f"${max(0, left) / NANO_PER_USD:.6f} of {self.whose_cost} is left. A smaller max_tokens lowers the bound.",
             "max_cost_exceeded",
             param=self.whose_cost,
         )
@@ -82,7 +84,7 @@ UNBOUNDED = Bounds()
 
 
 def _spent(attempts: Iterable[Attempt]) -> int:
-    """What ended attempts cost, and running ones may cost. Attempts without a price were refused."""
+    """The cost of ended attempts plus the holds of running ones. Attempts without a price were refused."""
     spent = 0
     for attempt in attempts:
         end = attempt.ended
@@ -91,7 +93,7 @@ def _spent(attempts: Iterable[Attempt]) -> int:
 
 
 def _seconds(value: str | None) -> float | None:
-    """The SDKs send a number; anything else is ignored."""
+    """The number of seconds that an SDK sent; anything else is ignored."""
     if value is None:
         return None
     try:

@@ -28,7 +28,7 @@ _STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
 
 
 class Call:
-    """One client request from its admission to its settlement. `trace`: what telemetry keeps of it, if it is on."""
+    """One client request from its admission to its settlement. `trace`: its telemetry, if that is on."""
 
     trace: object | None = None
     bounds = UNBOUNDED  # of its time and its cost
@@ -41,7 +41,7 @@ class Call:
     leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
     charges: tuple[Charge, ...] = ()  # the budgets of the whole call
     charges_failed = True  # its key pays even if the answer broke off
-    budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
+    budget_wait_s = BUDGET_WAIT_S  # time left to wait for budgets that other calls hold
     can_downgrade = True
     is_downgraded = False
     downgraded_from: str | None = None  # the model that a spent budget replaced
@@ -54,7 +54,7 @@ class Call:
     seated: Seated | None = None  # the panel that answers, if an ensemble was asked
     panel_report: dict[str, Any] | None = None  # what it decided
     recorded: PanelRecord | None = None  # the same, for the call's row
-    on_open: Callable[[], None] | None = None  # told of each attempt that the ledger granted
+    on_open: Callable[[], None] | None = None  # called for each attempt that the ledger granted
 
     def __init__(
         self, call_id: str, caller: Caller, request: AnyRequest, clock: Clock, started: float | None = None
@@ -90,12 +90,12 @@ class Call:
 
     @property
     def shown_model(self) -> str:
-        """`model` of the answer: the deployment that answered; of an ensemble the name that was asked for."""
+        """`model` of the answer: the deployment that answered; for an ensemble the requested name."""
         return self.answering.deployment.name if self.seated is None else self.request.model
 
     @property
     def time_left_s(self) -> float:
-        """Until the client has no patience for another attempt."""
+        """Seconds until the client has no patience for another attempt."""
         return min(self.bounds.deadline_s, self.bounds.patience_s) - self.time.elapsed_ms() / 1000
 
     @property
@@ -104,7 +104,7 @@ class Call:
 
     @property
     def limits_cost(self) -> bool:
-        """The client said what the call may cost."""
+        """True if the client limited the cost of the call."""
         return self.bounds.max_nano is not None
 
     def refusal(self, name: str, bound_nano: int | None) -> CostLimit | None:
@@ -113,23 +113,23 @@ class Call:
 
     @property
     def may_downgrade(self) -> bool:
-        """A cheaper model may answer in place of the requested one: nothing of the answer is there yet."""
+        """True if a cheaper model may answer in place of the requested one: no part of the answer exists yet."""
         if not self.can_downgrade or self.is_downgraded or not self.request.hints.allow_downgrade:
             return False
         return not any(attempt.ended and attempt.ended.outcome is Outcome.OK for attempt in self.attempts)
 
     def note_adapted(self, names: list[str]) -> None:
-        """The proxy itself changed these parameters."""
+        """Records parameters that the proxy itself changed."""
         self.adapted = list(dict.fromkeys([*self.adapted, *names]))
 
     def note_answered(self, attempt_ids: Sequence[str]) -> None:
-        """These attempts make up the answer."""
+        """Records the attempts that make up the answer."""
         self.answered = [attempt for attempt in self.attempts if attempt.id in attempt_ids]
 
     def note_ended(self) -> None:
         """Frees the call's place in the caller's limits, however the call ended.
 
-        A call that was refused before it asked anybody does not count.
+        A call that was refused before any attempt does not count.
         """
         if self.leave is not None:
             used = sum(attempt.used().report.billed.total for attempt in self.attempts if attempt.ended)
@@ -182,7 +182,7 @@ class Call:
         return self.text.judged()
 
     def _fell_back(self) -> bool:
-        """Whether one ask went to several models. The members of an ensemble are asked side by side."""
+        """Whether one ask went to several models. Members of an ensemble are asked side by side: no fallbacks."""
         if len(self.attempts) < 2:
             return False
         asked = {(attempt.origin.seat, attempt.deployment.name) for attempt in self.attempts}
@@ -196,8 +196,8 @@ class Call:
         return min([each.first_token_ms for each in attempts if each.first_token_ms is not None], default=None)
 
     def usage(self) -> Usage:
-        """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included. Of an
-        ensemble all asks count, and the cost is told by model.
+        """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included. For an
+        ensemble all asks count, and the cost is listed by model.
         """
         costs = [attempt.cost() for attempt in self.attempts]
         if self.seated is not None:

@@ -1,8 +1,8 @@
-"""Orchestrates: storing the prompts and answers of calls whose key asks for it (`keys.<name>.store_text`).
+"""Orchestrates: stores the prompts and answers of calls whose key asks for it (`keys.<name>.store_text`).
 
     admission -> CallText (the request) -> messages, or chunks, of the answer -> end of the call -> store, in background
 
-No call waits for the store. While it is down, texts are lost, and the log says so.
+No call waits for the store. While it is down, texts are lost and the loss is logged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxy.schema.json import decode, encode
 from proxy.storage.base import StoreError
 from proxy.storage.call_texts import CallTexts
 
-MAX_BYTES = 512 * 1024  # of JSON: of a request, and of an answer
+MAX_BYTES = 512 * 1024  # of JSON, for a request and for an answer each
 MAX_HEAD = 4096  # characters that are kept of each long text in a request or an answer that is larger
 MAX_PENDING = 64 * 1024 * 1024  # bytes of requests and answers that wait for the store
 _MAX_VALUES = 20_000  # of a request or an answer that is larger than MAX_BYTES
@@ -34,7 +34,7 @@ PAUSE_S = 5.0
 
 
 class CallText:
-    """The request of one call as its client sent it, and what was answered. `is_stored`: its key asks for it."""
+    """The request of one call as its client sent it, and its answer. `is_stored`: its key asks for storage."""
 
     def __init__(self, request: AnyRequest, *, is_stored: bool = True) -> None:
         self.is_stored = is_stored
@@ -45,7 +45,7 @@ class CallText:
 
     @property
     def size(self) -> int:
-        """About how many bytes it has."""
+        """Its approximate size in bytes."""
         return self._request.size + self._folded
 
     def note_whole(self, messages: Iterable[ResponseMessage], size: int) -> None:
@@ -76,8 +76,8 @@ class CallText:
         return all(map(_is_json, self._messages)), any(message.get("refusal") for message in self._messages)
 
     def encoded(self, failures: dict[str, str]) -> bytes:
-        """As it is stored. `cut` names what was too large, and is shortened or null. `failures`: what providers said,
-        by the attempt's id.
+        """The stored form. `cut` names fields that were too large and are shortened or null. `failures`: attempt id ->
+        the provider's error message.
         """
         if self._fold is not None:
             self._messages = [choice["message"] for choice in self._fold.response()["choices"]]
@@ -99,7 +99,7 @@ class StoredTexts:
         self._writes: set[asyncio.Task[None]] = set()
 
     def keep(self, call: Call) -> None:
-        """Stores the text of a call that has ended, unless its key does not ask for it, or no model was asked."""
+        """Stores the text of a call that has ended, if its key asks for it and a model was asked."""
         text = call.text
         if text is None or not text.is_stored or not call.attempts:
             return
@@ -115,13 +115,13 @@ class StoredTexts:
 
     async def find(self, caller: str, call_id: str) -> dict[str, Any] | None:
         """The text of a call with this caller's key; None: there is none, or it cannot be read."""
-        with suppress(StoreError, DecodeError):  # after the writes that wait, so a client finds what it just got
+        with suppress(StoreError, DecodeError):  # after the pending writes, so a client finds what it just received
             found = await self._thread.run(partial(self._store.find, caller, call_id))
             return None if found is None else decode(found)
         return None
 
     async def close(self) -> None:
-        """Closes the store after the writes that wait."""
+        """Closes the store after the pending writes."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=CLOSE_S)
         await self._thread.close(self._store.close)
@@ -130,13 +130,13 @@ class StoredTexts:
         def put() -> str | None:
             try:
                 encoded = text.encoded({each.id: each.failure[:MAX_HEAD] for each in call.attempts if each.failure})
-            except (ValueError, TypeError, RecursionError) as error:  # no fault of the store, which goes on
+            except (ValueError, TypeError, RecursionError) as error:  # not the store's fault: it goes on
                 return type(error).__name__
             self._store.put(call.caller.key_id or "", call.id, call.opened_ns, encoded)
             return None
 
         try:
-            with suppress(StoreError):  # the thread says so
+            with suppress(StoreError):  # the thread reports it
                 if (fault := await self._thread.run(put)) is not None:
                     self._warn("text_not_stored", request_id=call.id, error=fault)
         finally:
@@ -152,7 +152,7 @@ def _is_json(message: ResponseMessage) -> bool:
 
 
 def _part(value: Any, size: int) -> tuple[Any, bool]:
-    """The value as it is stored, and whether that is not all of it."""
+    """The stored form of a value, and whether it was cut."""
     if size <= MAX_BYTES:
         return value, False
     head = _Heads().of(value)

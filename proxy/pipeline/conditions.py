@@ -1,6 +1,6 @@
-"""Translates: a Decision -> the same, as the client's conditions `max_cost_usd` and `strict` leave it.
+"""Translates: applies the client's conditions `max_cost_usd` and `strict` to a Decision.
 
-It decides as `FallbackOrder` and `AttemptLoop` do before anything was asked, for explaining and tracing.
+It decides as `FallbackOrder` and `AttemptLoop` do before the first attempt, for explanations and traces.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def changed(name: str, lost: Sequence[str]) -> BadRequest:
 
 
 def marked(decision: Decision, request: AnyRequest) -> Decision:
-    """The decision of a call, with a reason at the candidates that could cost too much. The route stays as it is."""
+    """The decision of a call, with a reason for each candidate that could cost too much. The route stays as it is."""
     return _marked(decision, _costly(decision, request))
 
 
 def within(decision: Decision, request: AnyRequest) -> Decision:
-    """The decision to explain: with the reasons of both conditions, and the route without the candidates that have one.
+    """The decision to explain: with the reasons of both conditions. Candidates that have one are not in the route.
 
     Raises CostLimit or BadRequest where a call would.
     """
@@ -40,7 +40,7 @@ def within(decision: Decision, request: AnyRequest) -> Decision:
         return decision
     first = route.candidates[0].name
     left = tuple(each for each in route.candidates if each.name not in refusals)
-    if not left or (first in lossy and first not in costly):  # its loss is the client's to mend
+    if not left or (first in lossy and first not in costly):  # the client must resolve this loss
         raise refusals[first]
     return _marked(structs.replace(decision, route=structs.replace(route, candidates=left)), refusals)
 
@@ -65,7 +65,7 @@ def _loss(deployment: Deployment, request: AnyRequest) -> BadRequest | None:
         built = build(deployment.provider, request, deployment.model)
     except BadRequest as error:
         return error
-    except RecursionError:  # nested too deeply: a call says so
+    except RecursionError:  # nested too deeply: a call reports that
         return None
     lost = [*built.dropped, *built.adapted]
     if built.unchecked_json and request.stream:

@@ -5,7 +5,7 @@ HEADERS_SENT  the first byte to the client (the API layer's gate): errors are fr
 
 Dispatcher     asks the deployments of a route until one answers
 CallAsk        asks models by name on behalf of one call; ensembles use it
-FallbackOrder  picks the next deployment, by the standing of each on the HealthBoard (routing)
+FallbackOrder  picks the next deployment, by each one's standing on the HealthBoard (routing)
 Hedge          asks a second deployment if the first is late
 AttemptLoop    asks one deployment, with retries
 """
@@ -39,7 +39,7 @@ Answering = Coroutine[Any, Any, Answer]
 
 
 class _Question(Struct, frozen=True):
-    """What one ask asks, and where its answer goes. `sink` None: a whole answer is wanted."""
+    """The request of one ask, and where its answer goes. `sink` None: the answer is whole, not streamed."""
 
     call: Call
     request: AnyRequest
@@ -61,7 +61,7 @@ class _Try:
         self._question = question
 
     def run(self) -> Answering:
-        """The answer, to be awaited. Raises as `AttemptLoop` does."""
+        """An awaitable for the answer. Raises as `AttemptLoop` does."""
         question = self._question
         if question.sink is None:
             asking = self.loop.answer(question.request, question.origin)

@@ -34,7 +34,7 @@ class SeatAsk(Protocol):
     off_loop: OffLoop
 
     async def complete(self, request: ChatRequest, origin: Origin) -> Answer:
-        """The whole answer. Raises UpstreamError, or BadRequest for a request the vendor cannot take."""
+        """The whole answer. Raises UpstreamError, or BadRequest for a request that the vendor cannot take."""
         ...
 
     async def stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
@@ -45,7 +45,7 @@ class SeatAsk(Protocol):
 def seats(request: ChatRequest, most: int | None) -> list[ChatRequest]:
     """Splits `request` into requests for one question and at most `most` choices each.
 
-    Each gets its own seed, derived from the client's: with one seed all answers would be alike. The same client seed
+    Each gets its own seed, derived from the client's: with one seed all answers would be the same. The same client seed
     still gives the same answers.
     """
     if request.questions > 1:
@@ -208,7 +208,7 @@ async def together(asks: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> 
 async def _in_turn(ask: Callable[[], Awaitable[T]], places: asyncio.Semaphore) -> T:
     await places.acquire()
     answer = await ask()
-    places.release()  # not after a failure, which ends all asks: no further one may start
+    places.release()  # not after a failure, which ends all asks: no further ask may start
     return answer
 
 

@@ -1,7 +1,7 @@
-"""Orchestrates: experiments of a running server: which variant a call gets, and what follows from a verdict.
+"""Orchestrates: experiments of a running server: which variant a call gets, and the consequences of a verdict.
 
-All workers read the same rows: what runs at most a second ago, outcomes at most SHARES_S ago. No call waits for the
-outcomes. A verdict is recorded once, whoever sees it first.
+All workers read the same rows: running experiments are at most a second old, outcomes at most SHARES_S. No call waits
+for the outcomes. A verdict is recorded once, by the first worker that sees it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from proxy.storage.prompt_rows import PromptRefused
 
 FRESH_S = 1.0
 SHARES_S = 5.0  # of `auto`
-LOOK_S = 10.0  # interval at which running experiments are looked at
+LOOK_S = 10.0  # interval between checks of running experiments
 _WAIT_S, _SUMS_WAIT_S = 2.0, 15.0
 _MOVES = 50
 _STATUS = {"unknown": 404, "exists": 409, "changed": 412, "conflict": 409, "full": 409}
@@ -69,7 +69,7 @@ class LiveExperiments:
         if experiment is not None:
             stored = await self.named(experiment)
             if use is not None and stored.experiment.prompt not in (None, use.id):
-                message = f"The experiment {stored.id} is about the prompt {stored.experiment.prompt}, not {use.id}."
+                message = f"The experiment {stored.id} uses the prompt {stored.experiment.prompt}, not {use.id}."
                 raise BadRequest(message, param="routing.experiment")
         elif use is None or (found := await self._varying(use)) is None:
             return None
@@ -82,14 +82,14 @@ class LiveExperiments:
         return self._variant(await self.named(experiment), unit)
 
     async def named(self, experiment: str) -> StoredExperiment:
-        """One that has started. Raises ProxyError 404, 409 and 503."""
+        """An experiment that has started. Raises ProxyError 404, 409 and 503."""
         known = await self._read(FRESH_S)
         if experiment not in known or not known[experiment].is_running:
             known = await self._read(0.0)  # another worker may have started it just now
         if (stored := known.get(experiment)) is None:
             raise _unknown(experiment, list(known))
         if stored.state.status == "draft":
-            message = f"The experiment {experiment} has not started. An admin starts it."
+            message = f"The experiment {experiment} has not started. An admin must start it."
             raise Conflict(message, param="experiment")
         return stored
 
@@ -127,7 +127,7 @@ class LiveExperiments:
         )
 
     def _shares_of(self, stored: StoredExperiment) -> dict[str, float]:
-        """The shares now; of `auto` those of a few seconds ago, while newer ones are read."""
+        """The current shares; for `auto` those of a few seconds ago, while newer ones are read."""
         if stored.experiment.assignment != "auto":
             return shares_now(stored.experiment, {})
         shares, at = self._shares.get(stored.id) or (shares_now(stored.experiment, {}), -SHARES_S)
@@ -142,14 +142,14 @@ class LiveExperiments:
             sums = await self._summing.run(partial(self.store.sums, stored))
             shares = shares_now(stored.experiment, sums)
         except StoreError:
-            pass  # the thread says so; the shares stay
+            pass  # the thread reports it; the shares stay
         self._shares[stored.id] = (shares, self._clock_s())
 
     async def _read(self, max_age_s: float) -> dict[str, StoredExperiment]:
-        """All experiments, as they were `max_age_s` ago at most; while the database fails, as they were last."""
+        """All experiments, at most `max_age_s` old; while the database fails, those last read."""
         if self._known_at is not None and self._clock_s() - self._known_at < max_age_s:
             return self._known
-        if self._reading is None:  # equal look-ups share one
+        if self._reading is None:  # concurrent look-ups share one
             self._reading = asyncio.create_task(self._read_anew())
             self._reading.add_done_callback(self._was_read)
         try:
@@ -169,20 +169,20 @@ class LiveExperiments:
     def _was_read(self, reading: asyncio.Task[dict[str, StoredExperiment]]) -> None:
         self._reading = None
         if not reading.cancelled():
-            reading.exception()  # those who asked may all have left
+            reading.exception()  # every caller that waited may be gone
 
     # --- experiments themselves ---------------------------------------------------------------------------------------
 
     async def all(self) -> list[StoredExperiment]:
-        """By id, as they are now. Raises ProxyError 503."""
+        """All experiments by id, read anew. Raises ProxyError 503."""
         return await self._run(self.store.all)
 
     async def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
-        """As it is now. Raises ProxyError 404 and 503, and 412 if it is not at this revision any more."""
+        """One experiment, read anew. Raises ProxyError 404 and 503, and 412 if it is no longer at this revision."""
         return await self._run(partial(self.store.get, experiment, revision))
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Changes an experiment in the store: seen here at once, by other workers within a second.
+        """Changes an experiment in the store. This worker sees the change at once, others within a second.
 
         Raises ProxyError 404, 409, 412 and 503.
         """
@@ -196,7 +196,7 @@ class LiveExperiments:
         await self._run(partial(self.store.track, tracked, now_ns))
 
     async def results(self, experiment: str) -> Results:
-        """The results at this moment. A verdict that is seen here has its consequences. Raises ProxyError."""
+        """The current results. A verdict found here takes effect. Raises ProxyError."""
         stored = await self.get(experiment)
         try:
             sums = await self._summing.run(partial(self.store.sums, stored))
@@ -206,7 +206,7 @@ class LiveExperiments:
         return results_of(stored, sums)
 
     async def steps(self, stored: StoredExperiment, now_ns: int, count: int) -> Steps | None:
-        """How the deciding outcomes came in; None: they are too many, or the database cannot be read."""
+        """The deciding outcomes over time; None: there are too many, or the database cannot be read."""
         try:
             return await self._summing.run(partial(self.store.steps, stored, now_ns, count))
         except StoreError:
@@ -220,26 +220,26 @@ class LiveExperiments:
             return {}
 
     async def follow(self) -> None:
-        """Looks at what runs, until cancelled."""
+        """Checks running experiments until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
             except (StoreError, ProxyError):
-                continue  # the thread says so
+                continue  # the thread reports it
 
     async def look(self) -> None:
-        """Records the verdicts that are out. Raises StoreError, and ProxyError 503."""
+        """Records verdicts that have been reached. Raises StoreError, and ProxyError 503."""
         for stored in (await self._read(0.0)).values():
             if stored.is_running and (stored.state.winner is None or _is_to_promote(stored)):
                 sums = await self._summing.run(partial(self.store.sums, stored))
                 try:
                     await self._conclude(stored, decision_on(stored.experiment, sums).winner)
-                except ProxyError as error:  # a label that cannot be moved: the others go on
+                except ProxyError as error:  # a label that cannot be moved must not stop the others
                     self._warn("experiment_not_concluded", experiment=stored.id, error=error.message)
 
     async def _conclude(self, stored: StoredExperiment, winner: str | None) -> StoredExperiment:
-        """Records a verdict, and moves the label if that is wanted. Every step can be repeated."""
+        """Records a verdict, and moves the label if configured. Every step can be repeated."""
         if not stored.is_running:
             return stored
         if stored.state.winner is None and winner is not None:
@@ -247,7 +247,7 @@ class LiveExperiments:
         return await self.promote(stored) if _is_to_promote(stored) else stored
 
     async def promote(self, stored: StoredExperiment) -> StoredExperiment:
-        """Moves the label to the version of the winner. Raises ProxyError."""
+        """Moves the label to the winner's version. Raises ProxyError."""
         experiment, winner = stored.experiment, stored.state.winner
         spec = None if winner is None else experiment.variant(winner)
         if spec is None or spec.prompt_version is None or experiment.prompt is None:
@@ -260,7 +260,7 @@ class LiveExperiments:
         return await self.change(noting)
 
     async def revert(self, stored: StoredExperiment) -> StoredExperiment:
-        """Takes the promotion back. Raises ProxyError 409 if there is none, or the label was moved since."""
+        """Reverts the promotion. Raises ProxyError 409 if there is none, or the label was moved since."""
         experiment, state = stored.experiment, stored.state
         if experiment.prompt is None or state.promoted_ns is None or state.reverted_ns is not None:
             message = f"{experiment.id} has moved no label that could be moved back."
@@ -276,14 +276,14 @@ class LiveExperiments:
         return await self.change(partial(self.store.note_reverted, experiment.id, time.time_ns()))
 
     async def _before(self, prompt: str, label: str, note: str) -> int | None:
-        """Where the label was before this move, which may have happened already."""
+        """The label's version before this move, which may have happened already."""
         moves = await self._moves(prompt, label)
         if moves and moves[0].note == note:
             moves = moves[1:]
         return moves[0].version if moves else None
 
     async def _moves(self, prompt: str, label: str) -> list[LabelMove]:
-        """Where the label was, latest first. Raises ProxyError 503."""
+        """The moves of a label, latest first. Raises ProxyError 503."""
         moves = await self._prompts.read(partial(self._prompts.store.moves, prompt, _MOVES))
         return [move for move in moves if move.label == label]
 
@@ -299,7 +299,7 @@ class LiveExperiments:
             return await self._thread.run(work)
         except ExperimentRefused as refusal:
             code = "not_found" if refusal.kind == "unknown" else "conflict"
-            headers = {"x-should-retry": "false"}  # SDKs repeat a 409
+            headers = {"x-should-retry": "false"}  # SDKs retry a 409
             status = _STATUS[refusal.kind]
             raise ProxyError(str(refusal), status=status, code=code, param=refusal.param, headers=headers) from None
         except StoreError:

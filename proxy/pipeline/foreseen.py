@@ -1,6 +1,6 @@
-"""Orchestrates: what the budgets would do to a call now, for explaining. Nothing is held.
+"""Orchestrates: what the budgets would do to a call now, for explanations. Nothing is held.
 
-It decides as `Holds` and `Admission` do, by the figures that this process knows.
+It decides as `Holds` and `Admission` do, from the figures that this process knows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Foresight:
         allowed: Allowed | None,
         seated: Seated | None = None,
     ) -> tuple[Decision, dict[str, Any] | None]:
-        """The decision as the budgets leave it, and their effect: `none`, `shortened`, `shrunk` (a panel with fewer
+        """The decision after the budgets, and their effect: `none`, `shortened`, `shrunk` (a panel with fewer
         seats, or shorter answers), `downgraded` or `refused`. None: there are no budgets. `charges`: the windows of
         the call.
         """
@@ -120,7 +120,7 @@ class Foresight:
         return lacking_room(additions, is_downgraded, lambda charge: figures(charge, self._spending))
 
     def _limit(self, deployment: Deployment, room: Room, may_downgrade: bool) -> int | None:
-        """The length of the answer that would fit, in tokens; None: none does."""
+        """The longest answer that would fit, in tokens; None: none fits."""
         found = shortened(self._request, room, lambda each: attempt_bound(each, deployment), may_downgrade, False)
         return None if found is None else found[0].output_limit(None)
 

@@ -6,7 +6,7 @@ The pipeline knows requests, answers and chunks; only a Format knows bytes. A ne
 A Format may read a vendor's own wire shape (`/v1/messages`). Its requests then carry a `NativeBody`: a deployment of
 that vendor gets the client's bytes and answers with its own, both untouched, and the call is metered all the same.
 Every other deployment gets the translated request. `Attempt.native` tells the Format which of the two happened, and
-`UpstreamError.received` has the vendor's own error where it refused such a body.
+`UpstreamError.received` holds the vendor's own error if it refused such a body.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StreamWriter(Protocol):
 
     @property
     def keep_alive(self) -> bytes:
-        """The frame sent while the client waits. Several may get it, so that it changes nothing here."""
+        """The frame sent while the client waits. Must not change the writer: several clients may get the same frame."""
         ...
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
@@ -43,8 +43,8 @@ class StreamWriter(Protocol):
 
 
 class CutShort:
-    """Base of a StreamWriter for clients that take the end of a stream for the end of an answer: where it fails, the
-    connection is aborted behind the error.
+    """Base of a StreamWriter for clients that take the end of a stream for the end of an answer: after an error frame,
+    the connection is aborted.
     """
 
     has_failed = False
@@ -75,7 +75,9 @@ class Format(Protocol):
 
 
 class PerRequest:
-    """Base of a Format that reads headers of a request, or whose errors tell its id: each request has its own."""
+    """Base of a Format that reads headers of a request, or whose errors name its id: each request gets its own
+    instance.
+    """
 
     def bound(self, call_id: str, headers: Mapping[str, str]) -> Format:
         """The Format of one request. Header names are lower case."""

@@ -1,7 +1,7 @@
 """Orchestrates: hedging. If the first deployment is late, a second one is asked too; the first content wins.
 
-Both share one gate, so that only one of them can win. The loser is cancelled at once and metered as `cancelled`: what
-it may have cost is its hold, and `router.hedge.max_extra_cost_ratio` caps the sum of that.
+Both share one gate, so that only one of them can win. The loser is cancelled at once and metered as `cancelled`: its
+possible cost is its hold, and `router.hedge.max_extra_cost_ratio` caps the sum of those.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Failure = UpstreamError | BadRequest | CostLimit
 
 
 class Runner(Protocol):
-    """One deployment that is asked."""
+    """One deployment being asked."""
 
     @property
     def deployment(self) -> Deployment: ...
@@ -37,7 +37,7 @@ class Runner(Protocol):
 
 
 class Raced(Struct):
-    """How a race ended: with an answer, or with the failure of each that ran."""
+    """The result of a race: an answer, or the failure of each deployment that was asked."""
 
     answer: Answer | None
     failures: list[tuple[Runner, Failure]]
@@ -54,7 +54,7 @@ def late_after_s(resources: Resources, deployment: Deployment, request: AnyReque
 
 
 class Hedge:
-    """The permission of one ask to ask a second deployment. `end` counts what that cost."""
+    """The permission of one ask to ask a second deployment. `end` records what that cost."""
 
     def __init__(self, resources: Resources, call: Call, order: FallbackOrder, request: AnyRequest) -> None:
         self._resources = resources
@@ -65,7 +65,7 @@ class Hedge:
         self._first_attempt = len(call.attempts)
 
     def second(self, first: Deployment) -> Deployment | None:
-        """The deployment to ask beside `first`; None: nobody else is well, or time, money or a budget is lacking."""
+        """The deployment to ask beside `first`; None: no other one is well, or time, money or a budget is lacking."""
         call, board = self._call, self._resources.board
         other = None if call.is_late else self._order.peek(besides=first.name)
         if other is None or board.is_open(other.name):
@@ -76,10 +76,10 @@ class Hedge:
         if len(known) < 2 or not board.hedges.reserve(max(known), ratio):
             return None
         self._reserved = max(known)
-        return other if board.takes_extra(first.name, call.caller.key_id) else None  # a fifth of its calls at most
+        return other if board.takes_extra(first.name, call.caller.key_id) else None  # at most a fifth of its calls
 
     def end(self, answer: Answer | None) -> None:
-        """Everything that did not become the answer was the hedge's extra."""
+        """Records the hedge's extra cost: everything that did not become the answer."""
         if self._reserved is None:
             return
         used = set() if answer is None else set(answer.attempts)
@@ -88,9 +88,9 @@ class Hedge:
 
 
 async def race(first: Runner, second: Callable[[], Runner | None], late_s: float, gate: CommitGate) -> Raced:
-    """Runs `first`, and beside it what `second` returns if nothing came within `late_s`.
+    """Runs `first`, and also what `second` returns if nothing arrived within `late_s`.
 
-    Raises a failure after the winner's first content: then nobody may take over.
+    Raises a failure after the winner's first content: then no other deployment may take over.
     """
     running: dict[asyncio.Task[Answer], Runner] = {asyncio.create_task(first.run()): first}
     failures: list[tuple[Runner, Failure]] = []

@@ -75,7 +75,7 @@ def _check_name(name: str, where: str) -> str:
 
 
 def _header_hint(name: str) -> str | None:
-    """The hint that a header sets; None for another proxy's header, which resembles no hint."""
+    """The hint that a header sets; None for another proxy's header that resembles no hint."""
     hint = name.removeprefix(HEADER).replace("-", "_")
     if hint not in NAMES and not _NEAR.find(hint, most=1, cutoff=0.7):
         return None

@@ -2,7 +2,7 @@
 
 bound -> ledger.open, intend -> granted
   refused, and others hold money   waits for one of them to end, at most WAIT_S per call
-  refused                          asks for the longest answer that fits, of at least LEAST_TOKENS
+  refused                          requests the longest answer that fits, of at least LEAST_TOKENS
   refused, or that is too short    BudgetSpent: another candidate, a downgrade, or 429
 """
 
@@ -25,9 +25,9 @@ from proxy.storage.base import BudgetRefused, Room
 from proxy.storage.spending import IDLE_DAYS
 
 LEAST_TOKENS = 256  # of a shortened answer
-USEFUL_TOKENS = 1024  # of a shortened answer, where the call could be downgraded instead
-SHARE = 8  # a shortened answer may cost an eighth of what is left, so that it does not starve its neighbours
-UNLIMITED_TOKENS = 4096  # where neither the request nor pricing.yaml limits the answer, so that its cost has a bound
+USEFUL_TOKENS = 1024  # of a shortened answer if the call could be downgraded instead
+SHARE = 8  # a shortened answer may cost an eighth of what is left, so that it does not starve concurrent calls
+UNLIMITED_TOKENS = 4096  # used if neither the request nor pricing.yaml limits the answer, so that its cost has a bound
 
 
 class Holds:
@@ -57,7 +57,7 @@ class Holds:
             try:
                 await self._grant(attempt, bound_nano)
             except BudgetRefused as refused:
-                if _is_seat(call, request):  # all of them get shorter, or none
+                if _is_seat(call, request):  # all seats are shortened, or none
                     raise spent(refused.room, self.budgets.config.message) from None
                 if await self._may_fit_now(call, request, refused.room, bound_nano or 0):
                     continue
@@ -79,8 +79,8 @@ class Holds:
     async def shortened_for_seats(
         self, call: Call, deployment: Deployment, request: AnyRequest, error: BudgetSpent
     ) -> AnyRequest:
-        """The request to try again once one of its seats was refused: the same, or for shorter answers. Raises `error`
-        if nothing may help.
+        """The request to retry after one of its seats was refused: the same, or for shorter answers. Raises `error` if
+        no retry can help.
         """
         room = error.room
         if call.attempts or not isinstance(room, Room):
@@ -123,8 +123,8 @@ class Holds:
             call.on_open()
 
     def _bounded(self, call: Call, deployment: Deployment, request: AnyRequest) -> tuple[AnyRequest, int | None]:
-        """The request without offers that nobody has to take, then with an answer of limited length, if that gives its
-        cost a bound. Raises CostLimit if not.
+        """The request without optional work at the vendor, then with an answer of limited length, if that bounds its
+        cost. Raises CostLimit if not.
         """
         if deployment.price is not None and not request.hints.strict:
             plain, left_out = request.without_offers()
@@ -137,25 +137,25 @@ class Holds:
             return request, None
         price = deployment.price
         if price is None or price.input is None or price.output is None:
-            why, mend = "has no known price", "Add it to pricing.yaml"
+            why, mend = "has no known price", "Add its price to pricing.yaml"
         else:
-            why = "has no upper bound of the cost of this request"
+            why = "has no upper bound for the cost of this request"
             mend = (
-                "Its row in pricing.yaml can limit it: max_extra_usd and max_searches what the vendor fetches, "
-                "max_output and context the rest"
+                "Its row in pricing.yaml can set limits: max_extra_usd and max_searches for what the vendor fetches, "
+                "max_output and context for the rest"
             )
-        message = f"{deployment.name} {why}, so the budget cannot hold. {mend}, or set budget.unknown_price: allow."
+        message = f"{deployment.name} {why}, so no budget can cover it. {mend}, or set budget.unknown_price: allow."
         raise CostLimit(message, "price_unknown", param="model")
 
     async def _may_fit_now(self, call: Call, request: AnyRequest, room: Room, bound_nano: int) -> bool:
-        """True if trying again may help: the call's fallbacks are held for no more, or others have given money back."""
+        """True if a retry may help: nothing is held for fallbacks any more, or other calls returned money."""
         if not call.is_open and call.bound_nano > bound_nano and not _is_seat(call, request):
-            call.bound_nano = 0  # a fallback asks for what it needs when it is needed
+            call.bound_nano = 0  # a fallback requests its own hold once it is needed
             return True
         return await self.may_be_freed(call, room)
 
     async def may_be_freed(self, call: Call, room: Room) -> bool:
-        """True if others held money and may have given it back: this waits for that, within the call's time for it."""
+        """Waits, within the call's time for that, for other calls to return money. True if they may have."""
         if room.held_nano <= 0 or call.budget_wait_s <= 0:
             return False
         began = call.clock.monotonic_s()
@@ -165,8 +165,8 @@ class Holds:
 
 
 def _is_seat(call: Call, request: AnyRequest) -> bool:
-    """One of several requests of a call: all of them fit the budget, or the call asks for less. They make the call's
-    choices together, or are asked by an ensemble.
+    """True for one of several requests that together make up a call's choices, or that an ensemble asks. All of them
+    fit the budget, or the call asks for less.
     """
     return request.n != call.request.n or (call.seated is not None and not call.attempts)
 
@@ -176,9 +176,9 @@ def shortened(
 ) -> tuple[AnyRequest, list[str]] | None:
     """The request with the longest answer that fits the budget, and the names of the fields that limit it.
 
-    None: that answer would be too short, or it is short already.
+    None: that answer would be too short, or the request already asks for a short one.
 
-    `is_again`: it was shortened before and still did not fit, because others were faster.
+    `is_again`: it was shortened before and still did not fit, because other calls were faster.
     """
     if request.hints.strict:
         return None

@@ -1,11 +1,12 @@
-"""Orchestrates: answers that are bought once. A repeat joins the call in flight, or gets the answer that is kept.
+"""Orchestrates: requests that are paid for once. A repeat joins the call in flight, or gets the stored answer.
 
     in this process    the recording of the call, from its beginning, live
-    in another one     its open row in the store, until the answer is kept there or the row is gone
-    ended              the kept answer; a failure is not kept, so its repeat tries again
+    in another one     its open row in the store, until the answer is stored there or the row is gone
+    ended              the stored answer; a failure is not stored, so its repeat is a new call
 
-A call whose process died leaves an open row until the ledger's sweep finds its owner dead. Then the call is `unknown`
-in the books, at the cost of its hold, and its repeat is a new call: the answer is lost, and may be paid for twice.
+A call whose process died leaves an open row until the ledger's sweep finds that its owner is dead. Then the call is
+`unknown` in the books, at the cost of its hold, and its repeat is a new call: the answer is lost, and may be billed
+twice.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from proxy.storage.base import StoreError
 from proxy.storage.kept_answers import LOST, OPEN, Kept, KeptAnswers
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-MAX_MEMORY_BYTES = 128 * 1024 * 1024  # of all calls in flight that are recorded
+MAX_MEMORY_BYTES = 128 * 1024 * 1024  # of all recorded calls in flight
 WAIT_S = 5.0  # how long a call waits for the store
 PAUSE_S = 2.0  # pause after a failure of the store
-FIRST_LOOK_S, LAST_LOOK_S = 0.05, 1.0  # pauses between two looks for an answer that another process buys
+FIRST_LOOK_S, LAST_LOOK_S = 0.05, 1.0  # pauses between two polls for an answer that another process is getting
 CLAIM_S = 60.0  # a claim outlives the deadline of its call by this
 EXPIRE_EVERY_S = 60.0
 
@@ -70,7 +71,7 @@ class Replays:
 
     def join(self, share: Share) -> Recording | None:
         """The call in flight that this request repeats. Raises ProxyError 422 for another request of the same key,
-        and 409 if its answer has become too large to be shared.
+        and 409 if its answer has grown too large to share.
         """
         recording = None if share.begins else self._live.get(_place(share))
         if recording is None or recording.error is not None or recording.is_abandoned:
@@ -87,16 +88,17 @@ class Replays:
         return recording
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs what fills a recording. It is no client's task: clients leave, and it goes on."""
+        """Runs the work that fills a recording. The task belongs to no client: it goes on when clients disconnect."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def find(self, recording: Recording, deadline_s: float) -> KeptAnswer | None:
-        """The kept answer; None: the call is to be made.
+        """The stored answer; None: the call must be made.
 
-        Waits for an answer that another process buys, for `deadline_s` at most. Raises ProxyError 409, 422 or 503.
+        Waits for an answer that another process is getting, for `deadline_s` at most. Raises ProxyError 409, 422 or
+        503.
         """
         share, loop = recording.share, asyncio.get_running_loop()
         until_s, pause_s = loop.time() + deadline_s, FIRST_LOOK_S
@@ -124,7 +126,7 @@ class Replays:
             pause_s = min(LAST_LOOK_S, 2 * pause_s)
 
     async def end(self, recording: Recording, answer: KeptAnswer | None) -> None:
-        """The call is over. A complete `answer` is kept, or that it was too large; None: it failed, or is kept."""
+        """The call has ended. Stores a complete `answer`, or that it was too large; None: it failed, or was stored."""
         share, now_ns = recording.share, self._clock_ns()
         if answer is None or (recording.is_too_large and not share.is_strict):
             self._forget(recording)
@@ -146,19 +148,19 @@ class Replays:
             await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def drain(self, timeout_s: float) -> None:
-        """Waits for the calls that go on without a client, for `timeout_s` at most."""
+        """Waits for calls that go on without a client, for at most `timeout_s`."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def close(self) -> None:
-        """Ends what waits for other processes, and closes the store after its pending work. Calls have ended."""
+        """Ends all waits for other processes, and closes the store after its pending work. All calls have ended."""
         self._closing.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=WAIT_S)
         await self._thread.close(self._store.close)
 
     def _look(self, recording: Recording, deadline_s: float) -> Kept | None:
-        """What is kept for a request; where nothing is, the place is claimed. For the store's thread."""
+        """What is stored for a request; if nothing is, this claims it. Runs on the store's thread."""
         share, now_ns = recording.share, self._clock_ns()
         if share.kind == "cache":
             found = self._store.find(share.place, now_ns)
@@ -188,9 +190,9 @@ def _in_flight(call_id: str) -> ProxyError:
 
 
 def _too_large(call_id: str) -> ProxyError:
-    """Nothing is bought: the answer was, and the client that asked first got it."""
+    """No new call is made: the answer was paid for, and the first client got it."""
     message = (
-        f"The answer to this Idempotency-Key was too large to be kept ({call_id}). "
-        "It is not bought again: use a new key for that."
+        f"The answer to this Idempotency-Key was too large to store ({call_id}). "
+        "The request is not sent again: use a new key for that."
     )
     return Conflict(message, param="idempotency-key")

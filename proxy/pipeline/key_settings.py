@@ -12,8 +12,8 @@ from proxy.schema.records import NANO_PER_USD
 
 
 class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename={"everyone": "global"}):
-    """Section `rate_limits`: the limits of each key, of single keys by name, of callers without a key, and of all
-    callers together.
+    """Section `rate_limits`: the limits for every key, for single keys by name, for callers without a key, and for
+    all callers together.
     """
 
     default: RateLimit = UNLIMITED

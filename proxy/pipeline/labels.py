@@ -1,6 +1,6 @@
-"""Translates: a request and its headers into what the client says the call belongs to.
+"""Translates: a request and its headers into the labels (tags, session, agents) that the client gives the call.
 
-Coding agents send their session and agent in headers of their own (Claude Code's, checked in November 2026).
+Coding agents send session and agent in headers of their own (Claude Code's, checked in November 2026).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def labels(request: AnyRequest, headers: Mapping[str, str]) -> Labels:
 
 
 def _label(text: Any) -> str | None:
-    """Shortened, and without what a terminal would obey; None if nothing is left."""
+    """Shortened, and without terminal control characters; None if nothing is left."""
     if not isinstance(text, str):
         return None
     return "".join(char for char in text[:MAX_LABEL] if char.isprintable()).strip() or None

@@ -147,7 +147,7 @@ class Limits:
             scopes.append(_Scope("all callers together", self._by_everyone, everyone))
         taken = [(scope, self._fit_all(scope, prompt_tokens, output_tokens, now_s)) for scope in scopes]
         headers: dict[str, str] = {}
-        for scope, reserved in taken:  # nothing was taken until everything fitted
+        for scope, reserved in taken:  # nothing is taken until everything fits
             scope.used.running += 1
             if (limit := scope.rate.tokens_per_minute) is not None:
                 scope.used.tokens.take(reserved)
@@ -209,7 +209,7 @@ class FailedLogins:
         network = _network(address)
         bucket = self._by_network.pop(network, None) or Bucket()
         if len(self._by_network) >= _MAX_ADDRESSES:
-            del self._by_network[next(iter(self._by_network))]  # the one that failed longest ago
+            del self._by_network[next(iter(self._by_network))]  # the address that failed longest ago
         self._by_network[network] = bucket
         for counted, per_minute in ((bucket, FAILURES_PER_MINUTE), (self._all, ALL_FAILURES_PER_MINUTE)):
             level = counted.level(per_minute, now_s)
@@ -222,7 +222,7 @@ class FailedLogins:
 
 
 def _tighter(known: dict[str, str], more: dict[str, str]) -> dict[str, str]:
-    """Both; of two that report the same limit the one of which less remains."""
+    """Both sets of headers; where both report a limit, the one with less remaining."""
     rest = next(name for name in more if "-remaining-" in name)
     if rest in known and int(known[rest]) <= int(more[rest]):
         return known

@@ -13,7 +13,7 @@ class NativeAnswer:
     """The bytes of one attempt's answer in the vendor's own shape."""
 
     def __init__(self) -> None:
-        self.headers: dict[str, str] = {}  # of the vendor's answer, that go with it
+        self.headers: dict[str, str] = {}  # of the vendor's answer, passed on with it
         self.whole = b""  # the body of an answer that is not streamed
         self._ready: list[bytes] = []
         self._pending = bytearray()

@@ -1,8 +1,8 @@
 """Performs I/O: runs work that grows with the body size in a thread, if the body is large.
 
-Python hands over the GIL between two steps of such work, to who has waited for 5 ms, or for less while threads work
-here. So other calls wait for its longest single step, not for all of it. Two threads are enough: more would only
-compete for the GIL.
+Between two steps of such work, Python hands the GIL to a thread that has waited for 5 ms (less while work runs here).
+So other calls wait for its longest single step, not for all of it. Two threads are enough: more would only compete for
+the GIL.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 LARGE_BYTES = 256 * 1024  # below this every step stays within 20 ms on the loop
-_SWITCH_S = 0.0005  # a stream among large bodies would wait 5 ms for each of its turns
-_AT_ONCE = 256  # members of a list that are dropped in one step, each with what it holds
+_SWITCH_S = 0.0005  # by default a stream among large bodies would wait 5 ms for each of its turns
+_AT_ONCE = 256  # members of a list that are freed in one step, each with its contents
 _CONTAINERS = frozenset({dict, list})
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class OffLoop:
 
 
 def take_apart(value: dict[str, Any] | list[Any]) -> None:
-    """Empties a large value in short steps. Dropped at once, a million objects keep the GIL for 60 ms."""
+    """Empties a large value in short steps. Freeing a million objects at once holds the GIL for 60 ms."""
     rest: list[Any] = [value]
     while rest:
         node = rest.pop()

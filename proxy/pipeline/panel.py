@@ -1,7 +1,7 @@
-"""Orchestrates: the panel of one call: its seats are asked concurrently, its judges afterwards, on the call's budget.
+"""Orchestrates: the panel of one call: it asks the seats concurrently and the judges afterwards, on the call's budget.
 
-An ensemble sees it as `ensembles.base.Panel`. Whatever ends the ensemble, its answer, an error or a client that left,
-ends all asks that still run before anything else happens.
+An ensemble sees it as `ensembles.base.Panel`. Whatever ends the ensemble (its answer, an error, a client that
+disconnects) ends all asks that still run before anything else happens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from proxy.storage.base import Room
 
 
 class PanelAnswer(Struct, frozen=True):
-    """The answer of an ensemble, whole even if it was streamed chunk by chunk; None: a model streamed it itself."""
+    """The answer of an ensemble, whole even if it was streamed by chunks; None: a model's stream was passed on."""
 
     response: ChatResponse | None
     attempts: tuple[str, ...]
@@ -41,10 +41,10 @@ class PanelAnswer(Struct, frozen=True):
 
 
 async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sink | None) -> PanelAnswer:
-    """The answer of the call's ensemble; a stream's goes to `sink`.
+    """The answer of the call's ensemble; a streamed one goes to `sink`.
 
-    A budget without room for the whole panel makes it smaller, as long as nothing was asked. Raises BudgetSpent if the
-    smallest has no room either, QuorumMissed, and what the ensemble depends on.
+    If a budget has no room for the whole panel, the panel shrinks, as long as nothing was asked. Raises BudgetSpent if
+    the smallest panel does not fit either, QuorumMissed, and the errors of models that the ensemble depends on.
     """
     plan = seated.plan
     most = plan.ensemble.max_cost_usd
@@ -70,7 +70,7 @@ async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sin
 async def _smaller(
     dispatcher: Dispatcher, call: Call, seated: Seated, plan: PanelPlan, spent: BudgetSpent
 ) -> PanelPlan:
-    """The panel to try again once a budget had no room for `plan`. Raises `spent` if none would fit."""
+    """The panel to try instead of `plan`, which did not fit a budget. Raises `spent` if none would fit."""
     room = spent.room
     if call.attempts or spent.is_of_attempt or not isinstance(room, Room):
         raise spent
@@ -88,7 +88,7 @@ async def _smaller(
 
 
 class _Run:
-    """What the panels of one call share: the call, the client's stream, and the numbers of the asks."""
+    """State that the panels of one call share: the call, the client's stream, and the numbers of the asks."""
 
     def __init__(self, dispatcher: Dispatcher, call: Call, sink: Sink | None) -> None:
         self.dispatcher = dispatcher
@@ -106,8 +106,8 @@ class _Run:
         return self._numbers - 1
 
     async def turn(self, number: int) -> None:
-        """Returns when this ask may begin. Only an open call can have several attempts, so one ask after the other
-        tries to open it, and then all begin.
+        """Returns when this ask may begin. Only an open call can have several attempts, so asks try to open it one at a
+        time, and then all begin.
         """
         if self._is_open:
             return
@@ -133,7 +133,7 @@ class _Run:
             self._opening.release()
 
     def attempts_of(self, number: int, before: int) -> tuple[str, ...]:
-        """The attempts of one ask, those that they caused included. `before`: how many the call had when it began."""
+        """The attempts of one ask and those that they caused. `before`: how many the call had when the ask began."""
         found: list[str] = []
         for attempt in self.call.attempts[before:]:
             origin = attempt.origin
@@ -160,16 +160,16 @@ class CallPanel:
         self.request = plan.request
         self.seats: Sequence[Seat] = plan.seats
         self.asked: list[Asked] = []
-        self.streamed: Reply | None = None  # what went to the client as it came
+        self.streamed: Reply | None = None  # the reply passed on to the client as it arrived
         self._run = run
         self._plan = plan
         self._is_final = is_final
         self._ends_s = run.call.clock.monotonic_s() + plan.ensemble.timeout_s
         self._running: set[asyncio.Future[Any]] = set()
-        self._latest: str | None = None  # the attempt that answered last: what is asked next follows from it
+        self._latest: str | None = None  # the attempt that answered last: the cause of the next ask
 
     async def decided(self) -> Decided:
-        """Lets the ensemble decide. No ask of it runs on after that."""
+        """Lets the ensemble decide. None of its asks runs on after that."""
         try:
             return await self._plan.ensemble.decide(self)
         finally:
@@ -221,7 +221,7 @@ class CallPanel:
     # --- one ask ------------------------------------------------------------------------------------------------------
 
     def _place(self, name: str, request: ChatRequest) -> Place:
-        """Where a follower, or a member that is asked again, is asked."""
+        """The place of a follower, or of a member that is asked again."""
         seated = dict(zip((seat.name for seat in self._plan.seats), self._plan.places, strict=True))
         place = self._plan.follower(name) or seated.get(name)
         if place is None:
@@ -229,7 +229,7 @@ class CallPanel:
         return replace(place, request=request)
 
     async def _ask(self, place: Place, seat: Seat | None, role: str, limit_s: float, sink: Sink | None = None) -> Reply:
-        """How one ask ended. Raises BudgetSpent while nothing was asked, and a stream's failure once it has begun."""
+        """The result of one ask. Raises BudgetSpent if nothing was asked yet, and a stream's failure once it began."""
         run, call = self._run, self._run.call
         number, before, began = run.number(), len(call.attempts), call.clock.monotonic_s()
         asked = Asked(place, role, seat)

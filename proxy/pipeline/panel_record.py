@@ -1,4 +1,4 @@
-"""Translates: what a panel asked, and what its ensemble decided, into the record of its call. It holds no text."""
+"""Translates: a panel's asks and its ensemble's decision into the record of its call, without any text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from proxy.pipeline.panel_report import Asked
 from proxy.schema.ensembles import EnsembleRecord, SeatRecord
 
 _ESCALATION = "escalation"
-_OWN_TEXT = "written"  # `method` of an answer that a judge wrote, which nobody's can be compared with
+_OWN_TEXT = "written"  # `method` of an answer that a judge wrote: no member's answer can be compared with it
 
 
 class PanelRecord:
-    """One panel at work. Until `note` it has not decided, or it failed."""
+    """One panel at work. Before `note` it has not decided, or it failed."""
 
     def __init__(self, name: str, strategy: str, asked: Sequence[Asked]) -> None:
         self._decided: Decided | None = None
@@ -26,11 +26,11 @@ class PanelRecord:
         self._asked = asked
 
     def note(self, decided: Decided, streamed: Reply | None) -> None:
-        """What it decided. `streamed`: what went to the client as it came, if anything did."""
+        """Records the decision. `streamed`: the reply passed on to the client as it arrived, if any."""
         self._decided, self._streamed = decided, streamed
 
     def record(self, attempts: Sequence[Attempt]) -> EnsembleRecord | None:
-        """None: nobody was asked. `attempts`: those of the call, all ended."""
+        """The record; None: no model was asked. `attempts`: those of the call, all ended."""
         if not any(asked.attempts for asked in self._asked):
             return None
         costs = {attempt.id: None if (cost := attempt.cost()) is None else cost.total for attempt in attempts}
@@ -51,7 +51,7 @@ class PanelRecord:
         )
 
     def _answer(self, decided: Decided, seated: Sequence[Asked], numbers: Sequence[int | None]) -> int | None:
-        """The number of the ensemble's answer: that of the member whose it is, else of one that says the same."""
+        """The number of the ensemble's answer: that of the member who gave it, else of one who gave an equal answer."""
         used = set(decided.attempts)
         for asked, number in zip(seated, numbers, strict=True):
             if used and used <= set(asked.attempts):
@@ -67,7 +67,7 @@ class PanelRecord:
 
 
 def said_by(reply: Reply) -> str | None:
-    """Equal for answers that say the same; None for one that says nothing, or is too large to be read on the loop."""
+    """A key that is equal for answers that say the same; None for an empty answer, or one too large for the loop."""
     vote = vote_of(reply) if size_of(reply) <= LARGE else None
     return None if vote is None else vote.key
 
@@ -77,7 +77,7 @@ def _said(asked: Asked) -> str | None:
 
 
 def _numbers(seated: Sequence[Asked], votes: Mapping[int, Mapping[str, Any]]) -> list[int | None]:
-    """The number of each member's answer. `votes`: what a strategy that counts votes says of them, by seat."""
+    """The number of each member's answer. `votes`: seat -> what a strategy that counts votes reports."""
     known: dict[tuple[str, str], int] = {}
     numbers: list[int | None] = []
     for asked in seated:

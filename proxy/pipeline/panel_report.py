@@ -1,4 +1,4 @@
-"""Translates: what a panel asked, and what its ensemble decided, into `routing.ensemble` of the answer."""
+"""Translates: a panel's asks and its ensemble's decision into `routing.ensemble` of the answer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from proxy.schema.records import NANO_PER_USD
 
 
 class Asked:
-    """One ask of a panel, as it was. `seat` None: a judge or another follower. `inner`: of an ensemble that was asked,
-    its plan, whom it asked, and what it decided.
+    """One ask of a panel. `seat` None: a judge or another follower. `inner`: if an ensemble was asked, its plan, its
+    asks and its decision.
     """
 
     def __init__(self, place: Place, role: str, seat: Seat | None) -> None:
@@ -39,7 +39,7 @@ class Asked:
 
 
 def report(call: Call, plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]) -> dict[str, Any]:
-    """What the ensemble says, with everyone who was asked and what each cost."""
+    """The ensemble's own report, with every model that was asked and its cost."""
     costs = {attempt.id: attempt.cost() for attempt in call.attempts}
     nano = {name: None if cost is None else cost.total for name, cost in costs.items()}
     return _report(_Ledger(nano, call.caller.admin), plan, decided, asked)
@@ -53,7 +53,7 @@ class _Ledger(NamedTuple):
 
 
 def _report(ledger: _Ledger, plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]) -> dict[str, Any]:
-    seats = decided.get("seats", {})  # what the strategy knows of each member
+    seats = decided.get("seats", {})  # what the strategy reports about each member
     members = [{**_member(each, ledger), **seats.get(each.seat and each.seat.index, {})} for each in asked]
     seated = [each["deployment"] for each in members if "seat" in each]
     shared = sorted(

@@ -147,7 +147,7 @@ class Pipeline:
         running = RunningCall(call, format, sink)
         self._running.add(running)
         work, deadline_s = self._run(running, route), call.bounds.deadline_s
-        if deadline_s == self._bounds.deadline_s:  # that of nearly all calls: one timer serves them
+        if deadline_s == self._bounds.deadline_s:  # nearly all calls have this one: one timer serves them
             if self._late is None:
                 self._late = SameWait(asyncio.get_running_loop(), deadline_s, self._expire)
             self._late.watch(running.begin(work, self._running.discard))
@@ -181,7 +181,7 @@ class Pipeline:
             failure = await self._fail(call, error)
             output.end(error=failure)
             if failure is error and not isinstance(error, ProxyError) and output.is_discarded:
-                raise  # a bug that nobody else would report
+                raise  # a bug that nothing else would report
         else:
             output.end(end)
 
@@ -282,7 +282,7 @@ class Pipeline:
         self._on_end(call, end)
 
     def budget_left_usd(self, call: Call) -> float | None:
-        """What is left of the caller's own budget: the one of its key, or without a key the overall one."""
+        """What is left of the caller's own budget: that of its key, or without a key the overall one."""
         own = [charge for charge in call.charges if charge.pays or call.caller.key_id is None]
         left = left_nano(own, self._ledger.spending)
         return None if left is None else left / NANO_PER_USD
@@ -293,7 +293,7 @@ class Pipeline:
             running.stop()
 
     async def close(self) -> None:
-        """Waits for the calls whose clients are gone, and cancels the others: their owners are closed."""
+        """Waits for calls whose clients have disconnected, and cancels the others: their owners are closed."""
         self.stop_calls()
         for running in list(self._running):
             await running.ended()
@@ -322,7 +322,7 @@ def _outcome(error: ProxyError) -> Outcome:
 
 
 def _written(format: Format, call: Call, response: AnyResponse) -> bytes:
-    """A large answer for the client. What nobody else has is dropped in steps: messages may have other readers."""
+    """A large answer for the client. Values are freed in steps, except messages, which may have other readers."""
     body = format.whole(call, response)
     dropped = cast(dict[str, Any], response)
     for choice in dropped.get("choices", ()):

@@ -1,4 +1,4 @@
-"""Orchestrates: keeps the reasoning behind tool calls between requests, for clients that do not send it back.
+"""Orchestrates: stores the reasoning behind tool calls between requests, for clients that do not send it back.
 
     answer with tool calls -> Provider.reasoning_state -> store, by caller and tool call id, before the answer ends
     next request           -> one look-up of its tool call ids -> ChatRequest.kept -> the provider restores it
@@ -29,7 +29,7 @@ from proxy.storage.base import StoreError
 from proxy.storage.reasoning_states import ReasoningStates
 
 MAX_STATE_BYTES = 512 * 1024
-MAX_COMPARED = 256 * 1024  # characters of a longer text, at its beginning and end, that tell it from others
+MAX_COMPARED = 256 * 1024  # characters at each end of a longer text that identify it
 MAX_ID = 1024  # characters of a tool call id
 WAIT_S = 1.0  # how long a call waits for the store
 PAUSE_S = 5.0  # pause after a failure of the store
@@ -101,7 +101,7 @@ class ReasoningState:
             await self._on_thread(partial(self._store.put, _answers_of(caller), {name: content}, self._clock_ns()))
 
     async def answers(self, caller: Caller, names: Iterable[str]) -> dict[str, bytes]:
-        """By name, the caller's own answers that are still kept. From now on they are kept for another hour."""
+        """Name -> answer, for the caller's own answers that are still stored. Renews them for another hour."""
         if self._store is None:
             return {}
         find = partial(self._store.find_again, _answers_of(caller), names, self._clock_ns())
@@ -125,7 +125,7 @@ class ReasoningState:
 
 
 def _answers_of(caller: Caller) -> str:
-    """Answers have limits of their own: many of them crowd out no reasoning."""
+    """The store's owner of answers. They have limits of their own, so that many of them crowd out no reasoning."""
     return f"{caller.key_id or ''} answers"
 
 
@@ -170,7 +170,7 @@ def _store_name(call: Mapping[str, Any], asked: bytes) -> str:
 
 
 def _ends(text: str) -> bytes:
-    """What is compared of a text. Hashing tens of megabytes would take the loop's time."""
+    """The parts of a text to compare. Hashing tens of megabytes would block the loop."""
     if len(text) > 2 * MAX_COMPARED:
         text = f"{text[:MAX_COMPARED]}{len(text)}{text[-MAX_COMPARED:]}"
     return text.encode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """Orchestrates: the output of a call that several clients share. Each reads it from its beginning, live.
 
-It is kept whole, so a slow reader holds nobody up, until it is too large for that. From then on it is as bounded as
-any output: the slowest reader holds the call up, and nobody can join any more.
+It is kept whole, so that a slow reader delays no other, until it is too large for that. From then on it is bounded like
+any output: the slowest reader slows the call down, and no client can join any more.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NOT_KEPT = b": this answer is too large to be kept for its Idempotency-Key\n\n" 
 
 
 class KeptAnswer(Struct, frozen=True):
-    """A complete answer as a repeat gets it. `headers` tell what answered; `body` is all frames of a stream.
+    """A complete answer as a repeat gets it. `headers` name what answered; `body` has all frames of a stream.
 
-    `provider`, `model` and `labels` are those of its row.
+    `provider`, `model` and `labels` are those of the call's row.
     """
 
     call_id: str
@@ -53,7 +53,7 @@ class Memory:
 
 
 class Recording:
-    """The output of a shared call (see `Output`), or a kept answer that is given again."""
+    """The output of a shared call (see `Output`), or a stored answer that is replayed."""
 
     def __init__(self, call_id: str, share: Share, memory: Memory) -> None:
         self.call_id = call_id
@@ -78,12 +78,12 @@ class Recording:
 
     @property
     def is_discarded(self) -> bool:
-        """Nobody reads. The call goes on if its repeat may come."""
+        """True if no client reads. The call goes on if its repeat may come."""
         return not self._readers
 
     @property
     def is_abandoned(self) -> bool:
-        """Nobody reads, and nobody will come for the answer."""
+        """True if no client reads, and none will come back for the answer."""
         return not self._readers and not self.share.survives
 
     @property
@@ -123,7 +123,7 @@ class Recording:
         self._wake()
 
     def replay(self, kept: KeptAnswer) -> None:
-        """A kept answer takes the place of the call."""
+        """Replays a stored answer in place of a call."""
         self.kept = kept
         self.end(kept.body)
 
@@ -134,11 +134,11 @@ class Recording:
         self.end(error=error)
 
     def body(self) -> bytes:
-        """All of it, as a repeat gets it."""
+        """The whole output, as a repeat gets it."""
         return b"".join([*self._pieces[:-1], self._last_again or b""])
 
     def release(self) -> None:
-        """The call is over. The memory is free once the last reader has left."""
+        """The call has ended. Its memory is freed once the last reader has left."""
         self._is_released = True
         self._free()
 
@@ -153,7 +153,7 @@ class Recording:
             self._drop_read()
 
     def _drop_read(self) -> None:
-        """Drops what every reader has read, and everything where nobody reads."""
+        """Drops pieces that every reader has read; all of them if there is no reader."""
         end = self._dropped + len(self._pieces)
         read = min((reader.place for reader in self._readers), default=end)
         del self._pieces[: read - self._dropped]
@@ -162,7 +162,7 @@ class Recording:
     # --- the readers' side ---
 
     def reader(self, *, is_repeat: bool) -> Reader:
-        """A reader of all of it. `is_repeat`: its client did not buy the answer."""
+        """A reader from the beginning. `is_repeat`: another client's call pays for the answer."""
         reader = Reader(self, is_repeat)
         self._readers.add(reader)
         return reader
@@ -181,7 +181,7 @@ class Recording:
             self._wake_writers()
 
     def leave(self, reader: Reader) -> None:
-        """A call that nobody waits for ends, unless its repeat may come."""
+        """The reader is done. A call without readers is cancelled, unless its repeat may come."""
         if reader not in self._readers:
             return
         self._readers.discard(reader)
@@ -218,7 +218,7 @@ class Reader:
         self._waiter: asyncio.Future[None] | None = None
 
     async def begun(self) -> None:
-        """Returns once it is known what answers. Raises the error of a call that never began, and ClientLeft."""
+        """Returns once it is known which model answers. Raises the error of a call that never began, and ClientLeft."""
         recording = self._recording
         while recording.running is None and recording.kept is None:
             self._check()
@@ -284,7 +284,7 @@ class Reader:
 def at_no_cost(last: bytes, usage: Usage) -> bytes:
     """The last piece of an answer with the cost of its usage at zero: a repeat pays nothing.
 
-    A text within JSON cannot look like a part of it, since its quotes are escaped.
+    Text inside a JSON string cannot be mistaken for the usage, because its quotes are escaped.
     """
     if not usage.get("cost"):
         return last

@@ -1,4 +1,4 @@
-"""Values: what the calls of one configuration share."""
+"""Values: the objects that all calls of one configuration share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Resources(Struct, frozen=True):
     budgets: Budgets = NO_BUDGETS
     sites: Matcher = NO_SITES
     begin_trace: Callable[[Call, Mapping[str, str]], object] | None = None
-    holds: Holds = None  # type: ignore[assignment]  # made from the fields above
+    holds: Holds = None  # type: ignore[assignment]  # built from the fields above
 
     def __post_init__(self) -> None:
         force_setattr(self, "holds", Holds(self.ledger, self.budgets, self.config_version))

@@ -2,7 +2,7 @@
 
 The owner is the client's connection. The task is cancelled when the client leaves, the deadline passes or the server
 stops, and with it whatever it waits for: a place, a connection, an answer, a back-off. The task itself records how the
-call ended; nobody has to wait for it.
+call ended, so nothing has to wait for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CallOutput(Protocol):
 class RunningCall:
     """A running call. `output` gets the body of a whole answer in one piece, or the frames from `writer`.
 
-    `sink`: what gets them instead, where several clients share the call.
+    `sink`: gets them instead if several clients share the call.
     """
 
     def __init__(self, call: Call, format: Format, sink: CallOutput | None = None) -> None:
@@ -90,7 +90,7 @@ class RunningCall:
         """True if the task was still running. Only the first reason counts.
 
         A call that is being settled has its answer, and the ledger bounds that wait. It is not cancelled as long as its
-        client is there.
+        client is connected.
         """
         if self._task is None or self._task.done():
             return False

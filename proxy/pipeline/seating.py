@@ -24,14 +24,14 @@ from proxy.schema.records import NANO_PER_USD
 
 
 class Seated(Struct, frozen=True):
-    """The panel of one call. `again` plans it once more, for at most so many nano-USD."""
+    """The panel of one call. `again` plans it once more, for at most the given nano-USD."""
 
     plan: PanelPlan
     again: Callable[[int], PanelPlan]
 
     @property
     def name(self) -> str:
-        """For rows: the name in the file; of an ensemble that only the request describes, where it does so."""
+        """For rows: the configured name; for an ensemble that only the request describes, where it does so."""
         return self.plan.name.removeprefix(PREFIX) if self.plan.name.startswith(PREFIX) else "routing.ensemble"
 
     @property
@@ -40,7 +40,7 @@ class Seated(Struct, frozen=True):
 
 
 class _Lookup:
-    """The router on behalf of one caller. `first`: what the router chose already; members are picked from it first."""
+    """The router on behalf of one caller. `first`: what the router already chose; members are picked from it first."""
 
     def __init__(self, router: Router, key: str | None, allowed: Allowed | None, first: tuple[Deployment, ...]) -> None:
         self._router = router
@@ -76,7 +76,7 @@ class Seating:
             return None
         if not isinstance(request, ChatRequest):
             where = "routing.ensemble" if given is not None else "model"
-            raise BadRequest(f"{where}: ensembles answer chats only.", param=where)
+            raise BadRequest(f"{where}: ensembles answer only chat requests.", param=where)
         if request.n > 1:
             name = "n" if request.questions == 1 else "prompt"
             raise BadRequest(f"{name}: an ensemble gives one answer, not {request.n}.", param=name)
@@ -108,8 +108,8 @@ class Seating:
 
 
 def _check_names(ensemble: Ensemble, given: Mapping[str, Any], lookup: Callable[[str], object]) -> None:
-    """Raises BadRequest for a name of the request that does not exist: nobody meant the model that would replace it.
-    One that only cannot be called now is replaced.
+    """Raises BadRequest for a name in the request that does not exist: the client did not mean the model that would
+    replace it. A name that merely cannot be called now is replaced.
     """
     written = {*_texts(given)}
     for name in (*(member.use for member in ensemble.panelists()), *ensemble.followers()):
@@ -119,7 +119,7 @@ def _check_names(ensemble: Ensemble, given: Mapping[str, Any], lookup: Callable[
             except UnknownName as error:
                 raise BadRequest(f"{WHERE}: {error.message}", param=WHERE) from None
             except ProxyError:
-                continue  # the plan knows what to do
+                continue  # the plan handles this
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Translates: a request into what it shares with its repeats: one answer, bought once.
+"""Translates: a request into what it shares with its repeats: one answer, paid for once.
 
-key     `Idempotency-Key`: the client says which requests are the same one
+key     `Idempotency-Key`: the client marks requests as the same one
 retry   `router.join_retries`: OpenAI's SDKs say that a request repeats an earlier one
 cache   `x-proxy-cache`, or `cache_s` of the model's name: an equal request gets the same answer
 """
@@ -23,18 +23,18 @@ from proxy.storage.kept_answers import Place
 KEY_HEADER = "idempotency-key"
 RETRY_HEADER = "x-stainless-retry-count"
 CACHE_HEADER = "x-proxy-cache"
-FRESH_S = 300.0  # an SDK repeats within a minute; what comes later is another question
+FRESH_S = 300.0  # an SDK retries within a minute; anything later is a new question
 MAX_KEY = 255  # characters
 MAX_CACHE_S = 30 * 86_400.0
 _OFF = ("0", "off", "no", "false")
 _HINT = "x-proxy-"
-_OF_VENDORS = ("anthropic-", "openai-")  # headers that go with a body in the vendor's own wire shape
+_OF_VENDORS = ("anthropic-", "openai-")  # prefixes of headers that go with a body in the vendor's own wire shape
 
 
 class Share(Struct, frozen=True):
-    """The call that a request is, or repeats. `ttl_s`: for how long its answer is kept.
+    """The call that a request starts or repeats. `ttl_s`: for how long its answer is stored.
 
-    `begins`: the request starts a new call, whatever is kept. `bypasses_cache`: it asked for the cache too, in vain.
+    `begins`: the request starts a new call, whatever is stored. `bypasses_cache`: it asked for the cache too, in vain.
     """
 
     kind: Literal["key", "retry", "cache"]
@@ -45,12 +45,12 @@ class Share(Struct, frozen=True):
 
     @property
     def survives(self) -> bool:
-        """The call goes on without a client: its repeat comes for the answer."""
+        """True if the call goes on without a client, because a repeat will come for the answer."""
         return self.kind != "cache"
 
     @property
     def is_strict(self) -> bool:
-        """The client relies on it, so the request is refused where it cannot be had."""
+        """True if the client relies on it, so that the request is refused if sharing is not possible."""
         return self.kind == "key"
 
 
@@ -88,12 +88,12 @@ class Sharing(Struct, frozen=True):
         return None
 
     def _tells(self, name: str) -> bool:
-        """The header may change the answer."""
+        """True if the header may change the answer."""
         return name in self.headers or name.startswith(_OF_VENDORS) or (name.startswith(_HINT) and name != CACHE_HEADER)
 
 
 def without_patience(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers without the client's own time-out: it leaves then, and comes again for the answer."""
+    """The headers without the client's own time-out: it disconnects then, and retries for the answer."""
     return {name: value for name, value in headers.items() if name not in PATIENCE_HEADERS}
 
 

@@ -1,4 +1,4 @@
-"""Performs I/O: the thread that owns the connection of a store beside the ledger. Nobody waits for it without end."""
+"""Performs I/O: the thread that owns the connection of a store other than the ledger. Every wait for it is bounded."""
 
 from __future__ import annotations
 

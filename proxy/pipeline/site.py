@@ -1,6 +1,6 @@
 """Orchestrates: `site` of a chat request: the schema and the prompt of one of a site's tasks are added to it.
 
-What the request says itself wins: a `response_format` stays, and its own messages follow the task's.
+The request's own fields win: its `response_format` stays, and its messages follow the task's.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from proxy.sites.match import Matcher
 from proxy.sites.template import prompt_of
 
 _KEYS = ("id", "task")
-_READ = 1_000  # characters of the question that choose the task: what follows is often the page itself
+_READ = 1_000  # characters of the question that choose the task: the rest is often the page itself
 
 
 async def applied(request: AnyRequest, sites: Matcher) -> AnyRequest:
-    """A request that has the field `site`, with it applied and removed. Raises BadRequest that names the field."""
+    """A request with its field `site` applied and removed. Raises BadRequest that names the field."""
     given = request.fields["site"]
     fields = {name: value for name, value in request.fields.items() if name != "site"}
     if given is None:
         return replace(request, fields=fields)
     if type(request) is not ChatRequest or request.native is not None or request.questions > 1:
-        message = "site: only /v1/chat/completions takes it. Ask there, or leave it out."
+        message = "site: only /v1/chat/completions accepts it. Use that endpoint, or leave it out."
         raise BadRequest(message, param="site", code="unsupported_parameter")
     site_id, task = _names(given)
     try:
@@ -59,7 +59,7 @@ async def applied(request: AnyRequest, sites: Matcher) -> AnyRequest:
 
 
 async def ready(sites: Matcher) -> None:
-    """Makes the index of the matcher off the event loop, if it has none yet."""
+    """Builds the matcher's index off the event loop, if it has none yet."""
     if not sites.is_ready:
         await asyncio.to_thread(sites.prepare)
 

@@ -27,7 +27,7 @@ class StopSequences:
         lengths = [len(stop) for stop in stops]
         if len(stops) > MAX_STOPS or max(lengths, default=0) > MAX_LENGTH or sum(lengths) > MAX_TOTAL:
             each = f"{MAX_STOPS} sequences of at most {MAX_LENGTH} characters each"
-            message = f"stop: expected at most {each}, {MAX_TOTAL} characters in all."
+            message = f"stop: expected at most {each}, {MAX_TOTAL} characters in total."
             raise BadRequest(message, param="stop")
         self._stops = [stop for stop in stops if stop]
         self._choices: dict[int, _ChoiceCut] = {}
@@ -131,7 +131,7 @@ def first_stop(text: str, stops: Sequence[str]) -> int | None:
 
 
 def _stop_at(text: str, start: int, stops: Sequence[str]) -> str:
-    """The stop that begins there: of several the shortest, which is completed first."""
+    """The stop that begins there; of several the shortest, which is completed first."""
     return min((stop for stop in stops if text.startswith(stop, start)), key=len)
 
 

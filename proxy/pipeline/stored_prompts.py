@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 class Experiments(Protocol):
-    """What the pipeline asks of experiments."""
+    """The pipeline's interface to experiments."""
 
     async def choose(self, experiment: str | None, use: PromptUse | None, unit: Unit) -> Variant | None:
-        """The variant for a request that names `experiment`, or uses a prompt (`use`), or both. None: nothing runs.
+        """The variant for a request that names `experiment`, or uses a prompt (`use`), or both. None: none applies.
 
         Raises ProxyError 404 for an experiment that is named and unknown.
         """
@@ -51,7 +51,7 @@ class Experiments(Protocol):
 
 
 class NoExperiments:
-    """None runs."""
+    """No experiment runs."""
 
     async def choose(self, experiment: str | None, use: PromptUse | None, unit: Unit) -> Variant | None:
         return None
@@ -83,7 +83,7 @@ class StoredPrompts:
     async def applied(
         self, request: AnyRequest, said: Labels, key: str | None, headers: Mapping[str, str]
     ) -> tuple[AnyRequest, UsedPrompt]:
-        """The request that is asked in place of one that uses a prompt or names an experiment, and what its row says.
+        """Resolves a request that uses a prompt or names an experiment: the new request, and what its row records.
 
         Raises BadRequest, and ProxyError 404 (unknown prompt, version, label or experiment), 413 and 503.
         """
@@ -108,7 +108,7 @@ class StoredPrompts:
         return await self.off_loop.run(size, work), used
 
     async def head(self, prompt: str) -> PromptHead:
-        """A prompt that can be used, as it was a second ago at most. Raises ProxyError 404 and 503."""
+        """A usable prompt, at most a second old. Raises ProxyError 404 and 503."""
         found = await self._look(prompt)
         if found is None:
             raise await self._unknown(prompt)
@@ -118,13 +118,13 @@ class StoredPrompts:
         return found
 
     async def preset(self, use: PromptUse) -> tuple[Preset, str | None]:
-        """The version that a use means, and its label. Raises as `head`."""
+        """The version that a use refers to, and its label. Raises as `head`."""
         head = await self.head(use.id)
         version, label = resolve(head, use)
         return await self._preset(head, version), label
 
     def weight(self, use: PromptUse, preset: Preset) -> int:
-        """About how many characters a prompt may have when it is rendered: a value may stand in many places."""
+        """About how many characters the rendered prompt may have: a value may be used in many places."""
         if len(use.variables) > MAX_VARIABLES:  # they are refused
             return len(use.variables) * MAX_NAME
         places = sum(len(template.names) for template in preset.templates)
@@ -139,7 +139,7 @@ class StoredPrompts:
             raise unreadable() from None
 
     async def change(self, work: Callable[[], T], *prompts: str) -> T:
-        """Changes these prompts in the store. Here that is seen at once, by other workers within a second.
+        """Changes these prompts in the store. This worker sees the change at once, others within a second.
 
         Raises PromptRefused, and ProxyError 503.
         """
@@ -157,7 +157,7 @@ class StoredPrompts:
         if known is not None and self._clock_s() - known[1] < FRESH_S:
             return known[0]
         asked = self._asked.get(prompt)
-        if asked is None:  # equal look-ups share one
+        if asked is None:  # concurrent look-ups share one
             asked = self._asked[prompt] = asyncio.create_task(self._read(prompt))
             asked.add_done_callback(partial(self._looked, prompt))
         try:
@@ -170,7 +170,7 @@ class StoredPrompts:
     def _looked(self, prompt: str, asked: asyncio.Task[PromptHead | None]) -> None:
         self._asked.pop(prompt, None)
         if not asked.cancelled():
-            asked.exception()  # those who asked may all have left
+            asked.exception()  # every caller that waited may be gone
 
     async def _read(self, prompt: str) -> PromptHead | None:
         found = (await self._thread.run(partial(self.store.heads, [prompt]))).get(prompt)
@@ -212,7 +212,7 @@ def _read_preset(store: PromptStore, prompt: str, version: int) -> Preset | None
 
 
 def resolve(head: PromptHead, use: PromptUse) -> tuple[int, str | None]:
-    """The version that a use means, and the label by which it was found. Raises ProxyError 404."""
+    """The version that a use refers to, and the label that led to it. Raises ProxyError 404."""
     if use.version is not None:
         return use.version, None
     label = use.label
@@ -230,7 +230,7 @@ def resolve(head: PromptHead, use: PromptUse) -> tuple[int, str | None]:
 
 
 def unknown_prompt(prompt: str, known: list[str]) -> ProxyError:
-    """404: it names what exists."""
+    """404: names the prompts that exist."""
     near = NearNames(known).find(prompt, most=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")

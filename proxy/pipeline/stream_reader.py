@@ -28,7 +28,7 @@ AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at m
 
 
 class _Unfolded:
-    """The decoder of an answer that came whole: nothing is missing."""
+    """The decoder of an answer that arrived whole: nothing is missing."""
 
     finished = done = True
 
@@ -54,7 +54,7 @@ class StreamReader:
         self._now = asyncio.get_running_loop().time
         self._progress_at = self._now()
         self._first_by = self._progress_at + timeouts.first_token
-        self._start = bytearray()  # of a stream, before it is known to be one; or the whole answer so far
+        self._start = bytearray()  # of a stream, before it is recognized as one; or the whole answer so far
         self._is_whole: bool | None = None
         self._bytes = 0
         self._ended = False
@@ -99,8 +99,8 @@ class StreamReader:
         return chunks
 
     def _begin(self, piece: bytes) -> bytes:
-        """The bytes of a stream; b"" as long as it is not known to be one. Its first byte tells, not its content type:
-        a whole answer in JSON is kept until it is complete.
+        """The bytes of a stream; b"" as long as it is not recognized as one. Its first byte decides, not its content
+        type: a whole answer in JSON is collected until it is complete.
         """
         self._start += piece
         if self._is_whole is None:
@@ -119,7 +119,7 @@ class StreamReader:
         return begun
 
     async def _unfolded(self) -> list[ChatChunk]:
-        """The chunks of a whole answer. Several objects, one after the other, are events."""
+        """The chunks of a whole answer. Several objects in a row are events."""
         body, self._start = bytes(self._start), bytearray()
         answer = await self._off_loop.run(len(body), partial(self._whole_answer, body))
         if answer is None:
@@ -141,7 +141,7 @@ class StreamReader:
         return cast(ChatResponse, parse(self._attempt.deployment.provider, self._attempt.request, response))
 
     async def pause(self, wait: Awaitable[None]) -> None:
-        """Waits for a slow client. The idle time-out does not run meanwhile."""
+        """Waits for a slow client. The idle time-out is suspended during the wait."""
         paused_at = self._now()
         await wait
         self._progress_at += self._now() - paused_at

@@ -1,6 +1,6 @@
-"""Translates: the chunks of a stream into what the proxy itself needs of them: usage, a count, the calls of tools.
+"""Translates: the chunks of a stream into what the proxy itself needs from them: usage, a count, tool calls.
 
-Texts are counted, not kept: `Fold` keeps them for what asks for the whole answer.
+Texts are counted, not kept: `Fold` keeps them if the whole answer is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StreamTally:
         self._calls = Fold() if has_tools else None
 
     def add(self, chunk: ChatChunk) -> None:
-        """The next chunk. Usage may come on any; `merged` says what stands."""
+        """Adds the next chunk. Usage may come on any; `merged` combines it."""
         each: Any = chunk
         if type(each) is TextChunk:
             text: str = each.text
@@ -54,7 +54,7 @@ class StreamTally:
 
     @property
     def is_counted(self) -> bool:
-        """The vendor has said how much the model wrote."""
+        """True once the vendor has reported how much the model wrote."""
         return self.usage is not None and self.usage.billed.output > 0
 
     @property
@@ -63,7 +63,7 @@ class StreamTally:
         return tokens.estimate_of(self._letters)
 
     def tool_messages(self) -> list[ResponseMessage]:
-        """The messages that call tools, so far, without their texts."""
+        """The messages with tool calls, so far, without their texts."""
         return [] if self._calls is None else self._calls.tool_messages()
 
     def _add_delta(self, index: int, delta: Delta) -> None:

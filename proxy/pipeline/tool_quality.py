@@ -1,6 +1,6 @@
-"""Translates: the tool calls of an answer, and the tools that were offered, into how many of them are broken.
+"""Translates: the tool calls of an answer, and the offered tools, into the number of broken calls.
 
-Cheap on purpose, since it runs on every answer with tools: of a schema only the top level is checked. The count only
+Cheap on purpose, since it runs on every answer with tools: only the top level of a schema is checked. The count only
 ranks deployments.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.schema.json import decode
 
-MAX_ARGUMENTS = 64 * 1024  # characters; longer ones are not looked at
+MAX_ARGUMENTS = 64 * 1024  # characters; longer ones are not checked
 _MAX_CALLS = 64
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),

@@ -1,4 +1,4 @@
-"""Translates: a settled call into `routing` of its answer: what decided, and what was tried at what cost."""
+"""Translates: a settled call into `routing` of its answer: what decided, and the attempts with their costs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from proxy.routing.explain import kept_candidates, shown_candidates
 
 
 def trace(call: Call) -> dict[str, Any]:
-    """`{"routing": ...}` for an answer whose client asked for it, else nothing. What an ensemble decided is always
-    there.
+    """`{"routing": ...}` for an answer whose client asked for it, else nothing. An ensemble's decision is always
+    included.
     """
     decision = call.traced
     panel = {} if call.panel_report is None else {"ensemble": call.panel_report}

@@ -1,1 +1,1 @@
-"""Translates: stored prompts: templates, versions, and what a request makes of them. Pure."""
+"""Translates: stored prompts: templates, versions, and their use in requests. Pure."""

@@ -1,7 +1,7 @@
 """Translates: the unit of a call (a user, a session, a conversation) into its variant: the same one in every process.
 
-A variant depends on nothing but the experiment, the unit and the shares: workers agree without a word or a lock. Only
-`Turns` counts, for itself.
+A variant depends only on the experiment, the unit and the shares: workers agree without messages or locks. Only `Turns`
+keeps a count, of its own.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ _BYTES = 8
 
 
 def shares_of(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights, so that they add up to 1."""
+    """The weights, normalised to a sum of 1."""
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
 
 
 def thompson_shares(samples: Mapping[str, Sample], floor: float) -> dict[str, float]:
-    """Thompson sampling: each variant as often as it is the best in a draw from the posteriors, and no less often than
-    `floor`. `floor` times the number of variants is at most 1.
+    """Thompson sampling: the share of each variant is its chance of being best in a draw from the posteriors, but at
+    least `floor`. `floor` times the number of variants is at most 1.
     """
     rest = 1 - floor * len(samples)
     return {name: floor + rest * chance for name, chance in chances_to_be_best(samples).items()}
 
 
 def unit_hash(experiment: str, unit: str) -> str:
-    """Hex digits for the row of a call: it names nobody, and is another one in another experiment."""
-    # Texts of clients may hold lone surrogates; any bytes do.
+    """Hex digits for the row of a call: anonymous, and different in each experiment."""
+    # Clients' texts may hold lone surrogates; any bytes will do.
     key = f"{len(experiment)}:{experiment}{unit}".encode(errors="surrogatepass")
     return blake2b(key, digest_size=_BYTES).hexdigest()
 
 
 def position(unit: str) -> float:
-    """Where the unit with this hash is in [0, 1), independently of where it is in other experiments."""
+    """The position of this unit hash in [0, 1), independent of its position in other experiments."""
     return float(int(unit, 16) / 2 ** (8 * _BYTES))
 
 
 def pick(shares: Mapping[str, float], at: float) -> str:
-    """The variant at this place in [0, 1): each has a piece of that length, in their order."""
+    """The variant at this position in [0, 1), where each variant has an interval as long as its share, in order."""
     reached = 0.0
     for name, share in shares.items():
         reached += share
@@ -51,9 +51,9 @@ def pick(shares: Mapping[str, float], at: float) -> str:
 
 
 class Turns:
-    """`round_robin` in one process: after any number of calls each variant had its share, give or take one call.
+    """`round_robin` in one process: after any number of calls each variant has had its share, within one call.
 
-    With several workers each deals in turn for itself; a restart begins anew.
+    Each of several workers has its own rotation; a restart begins a new one.
     """
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class Turns:
 
 
 class Assigner:
-    """Chooses variants by the four ways to assign them. `random` returns numbers in [0, 1)."""
+    """Assigns variants in four ways. `random` returns numbers in [0, 1)."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._turns = Turns()
 
     def variant(self, way: str, experiment: str, unit: str | None, shares: Mapping[str, float]) -> str:
-        """`unit`: a hash. `sticky` and `auto` keep it where it is as long as the shares stay; without one they draw."""
+        """`unit`: a hash. `sticky` and `auto` keep its variant as long as the shares stay; without a unit they draw."""
         if way == "round_robin":
             return self._turns.next(experiment, shares)
         if way == "random" or unit is None:

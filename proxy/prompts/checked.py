@@ -18,7 +18,7 @@ FIELDS = ("template", "messages", "variables", "model", "parameters", "tools", "
 MAX_NOTES = 4_000  # characters
 MAX_TITLE = 200
 MAX_OPTIONS = 64 * 1024  # bytes of JSON: parameters, tools and response format together
-# Fields of a body that are each request's own.
+# Fields of a body that belong to each request.
 _OWN = (
     *("model", "messages", "prompt", "input", "instructions", "system", "stream", "stream_options", "n", "user"),
     *("metadata", "routing", "site", "store", "tools", "response_format", "background", "previous_response_id"),
@@ -26,9 +26,7 @@ _OWN = (
 
 
 def checked_version(given: Mapping[str, Any], prefix: str = "") -> PromptVersion:
-    """Raises BadRequest, which names the field; `prefix` stands before its name. The values of parameters are not
-    checked.
-    """
+    """Raises BadRequest, which names the field after `prefix`. The values of parameters are not checked."""
     try:
         return _checked(given)
     except BadRequest as error:
@@ -40,7 +38,7 @@ def checked_version(given: Mapping[str, Any], prefix: str = "") -> PromptVersion
 
 
 def check_known(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raises BadRequest for a field that nobody reads."""
+    """Raises BadRequest for an unknown field."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.6)
@@ -50,7 +48,7 @@ def check_known(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
 
 
 def title_of(value: Any, otherwise: str) -> str:
-    """The name of a prompt for people; without one its id. Raises BadRequest."""
+    """The display name of a prompt; without one its id. Raises BadRequest."""
     if value is None:
         return otherwise
     if not isinstance(value, str) or not 0 < len(value.strip()) <= MAX_TITLE or not value.isprintable():
@@ -109,7 +107,7 @@ def _parameters(value: Any) -> dict[str, Any]:
         if name in _OWN:
             field = f"parameters.{name}"
             own = name in ("tools", "response_format", "model")
-            where = "It is a field of the version itself." if own else "It is for each request to say."
+            where = "It is a field of the version itself." if own else "It belongs in each request."
             raise BadRequest(f"{field}: is no parameter. {where}", param=field, code="unsupported_parameter")
     return {name: each for name, each in value.items() if each is not None}
 
@@ -134,7 +132,7 @@ def _notes(value: Any) -> str | None:
 
 
 def _check_variables(declared: Any, found: tuple[str, ...]) -> None:
-    """The variables are those in the texts. Who declares them learns of a misspelt one."""
+    """The variables are those in the texts. Declaring them too reveals a misspelt one."""
     if declared is None:
         return
     if not isinstance(declared, list | tuple) or not all(isinstance(name, str) for name in declared):

@@ -1,4 +1,4 @@
-"""Translates: two versions of a prompt into what differs between them."""
+"""Translates: two versions of a prompt into their differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 from proxy.prompts.presets import shown_fields
 from proxy.schema.prompts import PromptVersion
 
-MAX_LINES = 1_000  # that are compared line by line; more are replaced as a block
+MAX_LINES = 1_000  # compared line by line; longer texts are replaced as a block
 
 
 class Difference(Struct, frozen=True):
@@ -24,7 +24,7 @@ class Difference(Struct, frozen=True):
 
 
 def difference(old: PromptVersion, new: PromptVersion) -> Difference:
-    """What is new in `new`."""
+    """The changes from `old` to `new`."""
     before, after = shown_fields(old), shown_fields(new)
     names = list(dict.fromkeys([*before, *after]))
     lines = _unified(_lines(before), _lines(after), f"version {old.version}", f"version {new.version}")

@@ -1,4 +1,4 @@
-"""Translates: the body of `/v1/experiments` into a checked experiment. What is wrong is named, with what to do."""
+"""Translates: the body of `/v1/experiments` into a checked experiment. Errors name the field and the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_VARIANTS = 10
 MAX_NAME = 200  # characters of a model, and of the name of an experiment
 MAX_BYTES = 32 * 1024  # of the parameters of one variant
 _MOST_SAMPLES = 1_000_000
-# Fields of a request that are no parameters: they have a place of their own, or belong to the caller.
+# Fields of a request that are not parameters: they have a place of their own, or belong to the caller.
 _NO_PARAMETERS = ("messages", "input", "stream", "stream_options", "user", "metadata", "routing", "n")
 _ELSEWHERE = {"model": "`model` of the variant", "prompt": "`prompt_version` of the variant"}
 
@@ -73,7 +73,7 @@ def _check(experiment: Experiment) -> None:
         where = f"variants.{place}"
         id_of(variant.name, f"{where}.name")
         if names.index(variant.name) != place:
-            raise BadRequest(f"{where}.name: {variant.name} is there twice.", param=f"{where}.name")
+            raise BadRequest(f"{where}.name: {variant.name} appears twice.", param=f"{where}.name")
         _check_variant(variant, where, experiment.prompt)
     if experiment.promote and any(variant.prompt_version is None for variant in experiment.variants):
         message = "promote: moves a label to the winner, so every variant needs a prompt_version."
@@ -85,7 +85,7 @@ def _check_variant(variant: VariantSpec, where: str, prompt: str | None) -> None
     if variant.prompt_version is not None:
         version_of(variant.prompt_version, f"{where}.prompt_version")
         if prompt is None:
-            message = f"{where}.prompt_version: say which prompt it is a version of, in `prompt`."
+            message = f"{where}.prompt_version: name the prompt that it is a version of in `prompt`."
             raise BadRequest(message, param="prompt")
     model = variant.model
     if model is not None and (not 0 < len(model.strip()) <= MAX_NAME or not model.isprintable()):
@@ -94,7 +94,7 @@ def _check_variant(variant: VariantSpec, where: str, prompt: str | None) -> None
     for name in variant.parameters:
         field = f"{where}.parameters.{name[:64]}"
         if name in _NO_PARAMETERS:
-            raise BadRequest(f"{field}: is no parameter that an experiment can vary.", param=field)
+            raise BadRequest(f"{field}: is not a parameter that an experiment can vary.", param=field)
         if name in _ELSEWHERE:
             raise BadRequest(f"{field}: write it as {_ELSEWHERE[name]}.", param=field)
     for part in ("parameters", "ensemble"):

@@ -1,7 +1,7 @@
-"""Translates: a version of a prompt, the values of its variables and a request into the request that is asked.
+"""Translates: a version of a prompt, the values of its variables and a request into the final request.
 
-The version's messages come first, then the request's own. Its model, parameters, tools and response format stand in for
-what the request does not say itself. What an experiment varies stands above both.
+The version's messages come first, then the request's own. Its model, parameters, tools and response format are
+defaults for what the request leaves out. The values that an experiment varies override both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_DEPTH = 16  # of the parts of a message
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _TOOLS = ("tools", "functions")
 _CHOICES = ("tool_choice", "function_call", "parallel_tool_calls")
-# Fields that say the same, or belong to the same: the request says all of them if it says one.
+# Groups of fields with one meaning: a request that sets one of them overrides all of them.
 _RIVALS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_LIMITS, _LIMITS),
     **dict.fromkeys(_TOOLS, _TOOLS),
@@ -35,7 +35,7 @@ _SUGGESTED = 3
 
 
 class Preset(Struct, frozen=True):
-    """A version whose texts are parsed. `contents`: by message, the parts with a Template for each text."""
+    """A version whose texts are parsed. `contents`: for each message the parts, with a Template for each text."""
 
     version: PromptVersion
     contents: tuple[Any, ...]
@@ -44,7 +44,7 @@ class Preset(Struct, frozen=True):
 
 
 def preset_of(version: PromptVersion) -> Preset:
-    """Raises BadRequest for a text that is no template, or for too much of anything; it names the field."""
+    """Raises BadRequest, which names the field, for a text that is not a template, and for anything too large."""
     found: list[Template] = []
     contents, size = [], 0
     if not 0 < len(version.messages) <= MAX_MESSAGES:
@@ -63,7 +63,7 @@ def preset_of(version: PromptVersion) -> Preset:
 
 
 def _size(content: Any, where: str, depth: int) -> int:
-    """The bytes of all texts."""
+    """The total bytes of all texts."""
     if depth > MAX_DEPTH:
         raise BadRequest(f"{where}: is nested too deeply.", param=where)
     if isinstance(content, str):
@@ -99,8 +99,8 @@ def _filled(content: Any, values: Mapping[str, str]) -> Any:
 
 
 def values_of(given: Mapping[str, Any], names: tuple[str, ...], where: str, size: int = 0) -> dict[str, str]:
-    """The text of each variable. Values that are no text are written as JSON; `size`: about how many bytes all of them
-    have. Raises BadRequest: it names what is missing, what is unknown, and what the unknown names may mean.
+    """The text of each variable. Values that are not text are written as JSON; `size`: their approximate total in
+    bytes. Raises BadRequest, which names missing and unknown variables, with suggestions for the unknown ones.
     """
     missing = [name for name in names if given.get(name) is None]
     known = frozenset(names)
@@ -135,7 +135,7 @@ def rendered(
     values = values_of(given, preset.version.variables, where, given_size)
     size = sum(template.size(values) for template in preset.templates)
     if size > max_chars:
-        long = f"The rendered prompt has {size} characters, and may have {max_chars}."
+        long = f"The rendered prompt has {size} characters; at most {max_chars} are allowed."
         raise ProxyError(long, status=413, code="request_too_large", param=where)
     messages = []
     for message, content in zip(preset.version.messages, preset.contents, strict=True):
@@ -146,7 +146,7 @@ def rendered(
 def applied(
     request: ChatRequest, use: PromptUse | None, preset: Preset | None, variant: Variant | None, max_chars: int
 ) -> ChatRequest:
-    """The request that is asked. Raises as `rendered` does."""
+    """The final request. Raises as `rendered` does."""
     own = list(request.fields.get("messages") or ())
     messages: list[dict[str, Any]] = []
     fields: dict[str, Any] = {name: value for name, value in request.fields.items() if value is not None}
@@ -155,7 +155,7 @@ def applied(
         messages = rendered(preset, given, max_chars, "prompt.variables", request.size)
         unsaid = _unsaid(preset.version, fields, is_unlimited=request.unlimited)
         if use is not None and (lacking := [name for name in unsaid if name in use.lacks]):
-            message = f"The prompt {use.id} has {lacking[0]}, for which this endpoint has no place. Use chats."
+            message = f"The prompt {use.id} has {lacking[0]}, which this endpoint does not support. Use a chat."
             raise BadRequest(message, param="prompt.id", code="unsupported_parameter")
         fields |= unsaid
     if variant is not None and variant.parameters:
@@ -178,7 +178,7 @@ def applied(
 
 
 def _unsaid(version: PromptVersion, said: Mapping[str, Any], *, is_unlimited: bool) -> dict[str, Any]:
-    """What a version says, and the request does not."""
+    """The fields that a version sets and the request does not."""
     preset = dict(version.parameters)
     preset |= {} if version.tools is None else {"tools": version.tools}
     preset |= {} if version.response_format is None else {"response_format": version.response_format}
@@ -204,7 +204,7 @@ def _hints(request: ChatRequest, variant: Variant | None) -> Any:
 
 
 def _request_size(request: ChatRequest, use: PromptUse | None, messages: list[dict[str, Any]]) -> int:
-    """A bound of the bytes of the prompt. The values have left the body, and stand in the messages instead."""
+    """A bound of the bytes of the prompt. The values are no longer in the body but in the messages."""
     left = 0 if use is None else sum(len(value) for value in use.variables.values() if isinstance(value, str))
     return max(0, request.size - left) + sum(_bytes(message) for message in messages)
 
@@ -224,7 +224,7 @@ def _bytes(value: Any) -> int:
 
 
 def shown_fields(version: PromptVersion) -> dict[str, Any]:
-    """What a version holds, as it is stored, exported and compared; without what is not there."""
+    """The fields of a version as stored, exported and compared, without those that are not set."""
     text = version.template
     fields = {
         "template": text,

@@ -1,4 +1,4 @@
-"""Translates: what is stored of an experiment into its results: figures of the variants, and the verdict."""
+"""Translates: the stored data of an experiment into its results: figures of the variants, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class ShownDifference(TypedDict):
 
 
 class Mean(TypedDict):
-    """`count`: of units that have this outcome."""
+    """`count`: the number of units that have this outcome."""
 
     count: int
     mean: float | None
 
 
 class VariantResult(TypedDict):
-    """Cost in USD and latency in milliseconds are those of calls that succeeded. `share`: as variants are assigned.
+    """Cost in USD and latency in milliseconds are those of calls that succeeded. `share`: the share of assignments.
 
-    `chance_best`: the probability that this variant has the best mean. Differences are null for the leader, and where
+    `chance_best`: the probability that this variant has the best mean. Differences are null for the leader, and if
     there are no two outcomes to compare.
     """
 
@@ -54,15 +54,15 @@ class VariantResult(TypedDict):
 
 
 class SampleRatio(TypedDict):
-    """Whether the units got the variants in the shares they should; null where shares change (`auto`)."""
+    """Whether the variants were assigned in their intended shares; null if shares change (`auto`)."""
 
     mismatch: bool
     p_value: float
 
 
 class Results(TypedDict):
-    """`verdict`: winner or undecided, and then `reason` says why; `leader` has the best mean so far. `samples_needed`:
-    units with outcomes that each variant still needs until a difference of the minimum effect would be proven.
+    """`verdict`: winner, or undecided for this `reason`; `leader` has the best mean so far. `samples_needed`: units
+    with outcomes that each variant still needs to prove a difference of the minimum effect.
     """
 
     id: str
@@ -78,12 +78,12 @@ class Results(TypedDict):
 
 
 def decision_on(experiment: Experiment, sums: Mapping[str, VariantSums]) -> Decision:
-    """The verdict on what is known now."""
+    """The verdict on the current data."""
     return decide(_samples(experiment, sums, experiment.metric), _rules(experiment))
 
 
 def shares_now(experiment: Experiment, sums: Mapping[str, VariantSums]) -> dict[str, float]:
-    """How often each variant is to be assigned."""
+    """The current share of assignments of each variant."""
     if experiment.assignment != "auto":
         return shares_of(experiment.weights)
     samples = _samples(experiment, sums, experiment.metric)
@@ -93,7 +93,7 @@ def shares_now(experiment: Experiment, sums: Mapping[str, VariantSums]) -> dict[
 
 
 def results_of(stored: StoredExperiment, sums: Mapping[str, VariantSums]) -> Results:
-    """A recorded winner stays the winner."""
+    """The results. A recorded winner stays the winner."""
     experiment, rules = stored.experiment, _rules(stored.experiment)
     found = decision_on(experiment, sums)
     ahead = forecast(_samples(experiment, sums, experiment.metric), rules)
@@ -121,8 +121,8 @@ def results_of(stored: StoredExperiment, sums: Mapping[str, VariantSums]) -> Res
 
 
 class Course(TypedDict):
-    """How the difference of the leader to one variant became clear: the interval at the end of each stretch, None where
-    there was nothing to compare.
+    """The difference between the leader and one variant over time: its confidence interval at the end of each interval
+    of time, None if there was nothing to compare.
     """
 
     variant: str
@@ -130,7 +130,7 @@ class Course(TypedDict):
 
 
 def courses_of(experiment: Experiment, steps: Steps, leader: str | None) -> list[Course]:
-    """Of each variant but the leader."""
+    """The course of each variant except the leader."""
     if leader is None:
         return []
     added: dict[int, list[tuple[str, Sums]]] = {}

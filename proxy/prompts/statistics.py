@@ -1,9 +1,9 @@
-"""Translates: sums of outcomes into what they prove. It holds at every look: nobody fixes the number of samples.
+"""Translates: sums of outcomes into evidence that holds at every look: no sample size is fixed in advance.
 
 The test is the mixture sequential probability ratio test (Robbins 1970; for differences of means Johari, Pekelis and
 Walsh 2015): the likelihood ratio of "the means differ by an amount from N(0, tau^2)" against "they are equal". Under
-equality it exceeds 1/alpha with a probability of at most alpha, however often one looks. It takes means as normal, so
-that variances are kept from vanishing while samples are few. bench/experiments.py measures what is left of the error.
+equality it exceeds 1/alpha with a probability of at most alpha, however often one looks. It assumes normal means, so
+variances are kept from vanishing while samples are few. bench/experiments.py measures the remaining error.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from math import erfc, exp, inf, lgamma, log, pi, sqrt
 
 from msgspec import Struct
 
-MISMATCH_LEVEL = 0.001  # of the check of the shares: an alarm is nearly always a fault in how variants are assigned
-_CONCENTRATION = 100.0  # of the Dirichlet prior of that check, around the shares as they should be
+MISMATCH_LEVEL = 0.001  # for the check of the shares: an alarm nearly always means a fault in the assignment
+_CONCENTRATION = 100.0  # of that check's Dirichlet prior, around the intended shares
 _MOST_NEEDED = 10_000_000
-_POINTS = 121  # of the integral over one variant's mean
+_POINTS = 121  # points of the integral over one variant's mean
 _REACH = 6.0  # standard deviations
 _STEP = 2 * _REACH / (_POINTS - 1)
 _NORMAL = [(z, exp(-z * z / 2) / sqrt(2 * pi)) for z in (-_REACH + point * _STEP for point in range(_POINTS))]
@@ -35,11 +35,11 @@ class Sample(Struct, frozen=True):
 
     @property
     def variance(self) -> float:
-        """Of one outcome. Rounding never makes it negative."""
+        """The variance of one outcome. Rounding never makes it negative."""
         return max(0.0, self.squares / self.count - (self.total / self.count) ** 2) if self.count else 0.0
 
     def bounded(self) -> Sample:
-        """With one outcome 0 and one outcome 1 added: 30 successes of 30 do not prove that failures are impossible."""
+        """The sample plus one outcome 0 and one outcome 1: 30 successes of 30 do not prove failure impossible."""
         return Sample(self.count + 2, self.total + 1.0, self.squares + 1.0)
 
     def complement(self) -> Sample:
@@ -49,7 +49,7 @@ class Sample(Struct, frozen=True):
 
 class Difference(Struct, frozen=True):
     """How much higher the mean of one variant is than that of another. `low` and `high`: an interval that contains the
-    true difference at every look, with the confidence that was asked for. `p_value`: always-valid.
+    true difference at every look, with the requested confidence. `p_value`: always-valid.
     """
 
     value: float
@@ -65,7 +65,7 @@ class Difference(Struct, frozen=True):
 def difference(first: Sample, second: Sample, *, scale: float, alpha: float) -> Difference | None:
     """`first` minus `second`. `scale`: the size of the effects to be found fastest; None without samples or spread.
 
-    The samples are taken as they are: pass `bounded()` ones for outcomes from 0 to 1.
+    The samples are used as they are: pass `bounded()` ones for outcomes from 0 to 1.
     """
     if first.count == 0 or second.count == 0:
         return None
@@ -78,14 +78,14 @@ def difference(first: Sample, second: Sample, *, scale: float, alpha: float) -> 
 
 
 def radius(variance: float, scale: float, alpha: float) -> float:
-    """Half the width of the always-valid interval of a difference whose estimate has this variance."""
+    """Half the width of the always-valid interval for a difference whose estimate has this variance."""
     prior = scale * scale
     both = variance + prior
     return sqrt(2 * variance * both / prior * (log(1 / alpha) + 0.5 * log(both / variance)))
 
 
 def samples_needed(first: Sample, second: Sample, *, effect: float, alpha: float) -> int:
-    """How many more outcomes each of the two needs until a difference of `effect` is proven, at this spread."""
+    """How many more outcomes each of the two needs to prove a difference of `effect`, at this spread."""
     variance = first.variance + second.variance
     if radius(variance / _MOST_NEEDED, effect, alpha) > effect:
         return _MOST_NEEDED
@@ -112,7 +112,7 @@ def mismatch_p_value(counts: Sequence[int], shares: Sequence[float]) -> float:
 
 
 def chances_to_be_best(samples: Mapping[str, Sample]) -> dict[str, float]:
-    """The posterior probability of each variant that its mean is the highest; normal posteriors."""
+    """The posterior probability that each variant's mean is the highest; normal posteriors."""
     posteriors = {name: _posterior(sample) for name, sample in samples.items()}
     chances = {name: _chance(name, posteriors) for name in posteriors}
     total = sum(chances.values())

@@ -1,7 +1,7 @@
-"""Translates: a text with `{name}` where a variable stands into its parts, and parts and values into a text.
+"""Translates: a text with `{name}` for each variable into its parts, and parts and values into a text.
 
 `{{` and `}}` are literal braces. There is nothing else: no attributes, no indices, no formats, no expressions. Values
-are put in as they are, and never looked at again: braces in a value stay braces.
+are inserted as they are and never parsed: braces in a value stay braces.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 24  # characters of a wrong placeholder
 
 
 class Template(Struct, frozen=True):
-    """`texts` stand around the variables `names`: one more text than names."""
+    """`texts` are the pieces around the variables `names`: one more text than names."""
 
     texts: tuple[str, ...]
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Template(Struct, frozen=True):
 
 
 def parse(text: str, where: str) -> Template:
-    """The parts of a text. Raises BadRequest with line and column of what is wrong; `where` names the field."""
+    """The parts of a text. Raises BadRequest with the line and column of an error; `where` names the field."""
     texts, names, literal, end = [], [], [], 0
     for match in _BRACE.finditer(text):
         literal.append(text[end : match.start()])
@@ -67,7 +67,7 @@ def variables_of(templates: Iterable[Template]) -> tuple[str, ...]:
 
 
 def check_text(text: str, where: str) -> None:
-    """Raises BadRequest for what no model can read and no database keeps: NUL, and half a surrogate pair."""
+    """Raises BadRequest for characters that no model reads and no database stores: NUL, and unpaired surrogates."""
     if (at := text.find("\0")) >= 0:
         raise BadRequest(f"{where}: NUL (character {at + 1}) is not allowed.", param=where)
     try:
@@ -88,7 +88,7 @@ def _wrong(text: str, at: int, where: str) -> BadRequest:
     end = text.find("}", at, at + _SHOWN) + 1
     shown = text[at : end or at + _SHOWN]
     message = (
-        f"{where}: line {line}, column {column}: {shown!r} is no variable. A variable is its name in braces, like "
-        "{name}: letters, digits and underscores, nothing else. Write {{ and }} for literal braces."
+        f"{where}: line {line}, column {column}: {shown!r} is not a variable. A variable is a name in braces, like "
+        "{name}, of letters, digits and underscores only. Write {{ and }} for literal braces."
     )
     return BadRequest(message, param=where)

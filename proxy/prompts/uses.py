@@ -9,7 +9,7 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.prompts import LATEST, PREFIX, PromptUse
 
 FIELD = "prompt"
-OF_OPENAI = "pmpt_"  # how the ids of prompts begin that OpenAI keeps
+OF_OPENAI = "pmpt_"  # the prefix of ids of prompts that OpenAI stores
 MAX_VERSION = 2**31 - 1
 _KEYS = ("id", "version", "label", "variables")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -32,15 +32,15 @@ def label_of(value: Any, where: str = "label") -> str:
     """A label that can be put on a version. Raises BadRequest."""
     if not isinstance(value, str) or not _LABEL.fullmatch(value) or value == LATEST:
         message = (
-            f"{where}: expected 1 to 64 letters, digits, dots, dashes and underscores, not digits alone. "
-            f"`{LATEST}` always is the newest version."
+            f"{where}: expected 1 to 64 letters, digits, dots, dashes and underscores, not only digits. "
+            f"`{LATEST}` always means the newest version."
         )
         raise BadRequest(message, param=where)
     return value
 
 
 def version_of(value: Any, where: str = "version") -> int:
-    """The number of a version, also as text. Raises BadRequest."""
+    """The number of a version, also if given as text. Raises BadRequest."""
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 10:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_VERSION:
@@ -49,13 +49,13 @@ def version_of(value: Any, where: str = "version") -> int:
 
 
 def is_of_openai(value: Any) -> bool:
-    """True for a prompt that OpenAI keeps (`/v1/responses`)."""
+    """True for a prompt that OpenAI stores (`/v1/responses`)."""
     name = value.get("id") if isinstance(value, dict) else None
     return isinstance(name, str) and name.startswith(OF_OPENAI)
 
 
 def use_of(value: Any, model: Any) -> PromptUse | None:
-    """What a body asks for in its field `prompt`, or by the name of its model; None: nothing. Raises BadRequest."""
+    """The use in a body's field `prompt`, or in the name of its model; None: there is none. Raises BadRequest."""
     named = _of_model(model) if isinstance(model, str) and model.startswith(PREFIX) else None
     if value is None:
         return named
@@ -65,7 +65,7 @@ def use_of(value: Any, model: Any) -> PromptUse | None:
     for key, own in (("id", named.id), ("version", named.version), ("label", named.label)):
         pins_other = key != "id" and own is None and (named.version or named.label) and given[key] is not None
         if pins_other or (own is not None and given[key] not in (None, own)):
-            message = f"prompt.{key}: the model {model[:200]!r} says otherwise. Say it in one place."
+            message = f"prompt.{key}: the model {model[:200]!r} says otherwise. Set it in only one place."
             raise BadRequest(message, param=f"prompt.{key}")
     return PromptUse(
         named.id,
@@ -86,7 +86,7 @@ def _of_field(value: Any, named: PromptUse | None) -> dict[str, Any]:
             raise BadRequest(message, param=f"prompt.{key[:64]}", code="unsupported_parameter")
     given = {key: value.get(key) for key in _KEYS}
     if given["id"] is None and named is None:
-        raise BadRequest("prompt.id: is missing: the id of a stored prompt.", param="prompt.id")
+        raise BadRequest("prompt.id: is missing. Set it to the id of a stored prompt.", param="prompt.id")
     if not isinstance(given["id"], str | None):
         raise BadRequest("prompt.id: expected text.", param="prompt.id")
     if given["version"] == LATEST:
@@ -96,7 +96,7 @@ def _of_field(value: Any, named: PromptUse | None) -> dict[str, Any]:
     if given["label"] is not None and not (isinstance(given["label"], str) and _LABEL.fullmatch(given["label"])):
         raise BadRequest("prompt.label: expected a label, like production.", param="prompt.label")
     if given["version"] is not None and given["label"] is not None:
-        raise BadRequest("prompt.label: say either a version or a label.", param="prompt.label")
+        raise BadRequest("prompt.label: give either a version or a label.", param="prompt.label")
     given["variables"] = {} if given["variables"] is None else given["variables"]
     if not isinstance(given["variables"], dict):
         raise BadRequest("prompt.variables: expected an object: names and values.", param="prompt.variables")
@@ -114,6 +114,6 @@ def _of_model(name: str) -> PromptUse:
 
 
 def name_of(use: PromptUse) -> str:
-    """The name of a model that asks for the same."""
+    """The model name that makes the same use."""
     mark = use.version or use.label
     return f"{PREFIX}{use.id}@{mark}" if mark else f"{PREFIX}{use.id}"

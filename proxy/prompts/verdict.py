@@ -1,4 +1,4 @@
-"""Translates: what is known of the variants into the verdict: a winner only where the test says so.
+"""Translates: the data on the variants into the verdict: a winner only if the test proves one.
 
 The leader wins once it is better than every other variant. Each of these comparisons has the level alpha / (variants -
 1): a wrong winner must be proven better than a variant that is at least as good, in one direction.
@@ -22,7 +22,7 @@ from proxy.prompts.statistics import (
 
 
 class Rules(Struct, frozen=True):
-    """When a verdict is out. See `Experiment`."""
+    """When a verdict is reached. See `Experiment`."""
 
     alpha: float = 0.05
     minimum_effect: float = 0.1
@@ -40,8 +40,8 @@ class Decision(Struct, frozen=True):
 
 
 class Forecast(Struct, frozen=True):
-    """`chances`: of each variant to be the best. `needed`: outcomes that each variant still needs until a difference of
-    the minimum effect is proven.
+    """`chances`: of each variant being the best. `needed`: outcomes that each variant still needs to prove a difference
+    of the minimum effect.
     """
 
     chances: dict[str, float]
@@ -62,13 +62,13 @@ def decide(samples: Mapping[str, Sample], rules: Rules) -> Decision:
 
 
 def against(samples: Mapping[str, Sample], leader: str, name: str, rules: Rules) -> Difference | None:
-    """The leader minus another variant, at the level of its part of all comparisons."""
+    """The leader minus another variant, at this comparison's part of the overall level."""
     first, second = samples[leader].bounded(), samples[name].bounded()
     return difference(first, second, scale=rules.minimum_effect, alpha=_alpha(samples, rules))
 
 
 def forecast(samples: Mapping[str, Sample], rules: Rules) -> Forecast:
-    """What the outcomes so far say of those to come."""
+    """A forecast from the outcomes so far."""
     upward = {name: sample.complement() for name, sample in samples.items()} if rules.lower_is_better else samples
     guarded = [sample.bounded() for sample in samples.values()]
     alpha = _alpha(samples, rules)
@@ -101,14 +101,14 @@ def _is_better(found: Difference | None, rules: Rules) -> bool:
 
 
 def mismatch(counts: Mapping[str, int], shares: Mapping[str, float]) -> tuple[bool, float]:
-    """Whether the variants did not get their shares, and the p-value: the figures are then not to be trusted."""
+    """Whether the variants did not get their shares, so that the figures cannot be trusted, and the p-value."""
     names = list(shares)
     p_value = mismatch_p_value([counts.get(name, 0) for name in names], [shares[name] for name in names])
     return p_value < MISMATCH_LEVEL, p_value
 
 
 def plain_difference(first: Sample, second: Sample, alpha: float) -> Difference | None:
-    """Of outcomes without an upper limit, like cost and latency; effects of a tenth of the mean are found fastest."""
+    """For outcomes without an upper limit, like cost and latency; effects of a tenth of the mean are found fastest."""
     if not first.count or not second.count:
         return None
     scale = abs(first.total + second.total) / (first.count + second.count) / 10

@@ -22,7 +22,7 @@ def registry(*kinds: type[Provider]) -> dict[str, type[Provider]]:
     """Provider types by their names. Raises ValueError for a type without a name, or two of one name."""
     named = {kind.type: kind for kind in kinds}
     if len(named) < len(kinds) or "" in named:
-        raise ValueError(f"provider types need names of their own: {', '.join(kind.type or '?' for kind in kinds)}")
+        raise ValueError(f"provider types need unique names: {', '.join(kind.type or '?' for kind in kinds)}")
     return named
 
 

@@ -1,4 +1,4 @@
-"""Translates: Groq's dialect, which refuses every property it does not know (facts checked in November 2026)."""
+"""Translates: Groq's dialect, which refuses unknown properties (facts checked in November 2026)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TIERS |= {tier: tier for tier in ("on_demand", "performance")}
 _TEXT_ONLY = re.compile(r"(openai/gpt-oss|groq/compound|compound|llama-3|llama3|mixtral|gemma|deepseek-r1|qwen/qwen3-)")
 _GPT_OSS = re.compile(r"openai/gpt-oss")
 _HYBRID = re.compile(r"qwen/qwen3|deepseek-r1")
-_TOGGLED = re.compile(r"qwen/qwen3-32b")  # thinks or does not; knows no levels
+_TOGGLED = re.compile(r"qwen/qwen3-32b")  # thinking on or off, without levels
 
 
 class Groq(Compatible, frozen=True, kw_only=True):
@@ -55,8 +55,8 @@ class Groq(Compatible, frozen=True, kw_only=True):
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_completion_tokens")
         draft.name_roles()
-        draft.body.pop("stream_options", None)  # ours follows, without what only OpenAI knows
-        draft.body.pop("n", None)  # one call, one choice
+        draft.body.pop("stream_options", None)  # ours follows, without OpenAI's own options
+        draft.body.pop("n", None)  # one choice per call
         draft.narrow_tools()
         draft.only_functions()
         draft.plain_tools()
@@ -117,7 +117,7 @@ class Groq(Compatible, frozen=True, kw_only=True):
 
 
 def _plain_parts(draft: Draft) -> None:
-    """Texts beside images: a part may have nothing but its type and what it is."""
+    """Strips texts beside images: a part may only have its type and its content."""
     for index, message in enumerate(draft.messages):
         content = message.get("content")
         if not isinstance(content, list):

@@ -8,7 +8,7 @@ from proxy.providers.base.tools import tool_name
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.selfhosted import SelfHosted
 
-# What it does not list among the parameters it takes (its documentation of 2026-04).
+# Parameters that it does not list as supported (its documentation of 2026-04).
 _IGNORED = (
     *("logprobs", "top_logprobs", "parallel_tool_calls", "user", "service_tier", "store", "metadata", "prediction"),
     *("modalities", "audio", "verbosity", "web_search_options", "safety_identifier", "moderation", "functions"),
@@ -27,7 +27,7 @@ class LMStudio(SelfHosted, frozen=True, kw_only=True):
         """It refuses a tool choice that is an object, and `json_object`."""
         draft.narrow_tools()
         SelfHosted.shape(self, draft)
-        draft.body.pop("n", None)  # one call, one choice
+        draft.body.pop("n", None)  # one choice per call
         draft.drop(*_IGNORED)
         name = tool_name(draft.body.get("tool_choice"))
         if name is not None:

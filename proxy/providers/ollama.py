@@ -1,4 +1,4 @@
-"""Translates: the dialect of Ollama, which ignores every field it does not know (server source of August 2026)."""
+"""Translates: the dialect of Ollama, which ignores unknown fields (server source of August 2026)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.providers.base.tools import tool_name
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.selfhosted import SelfHosted
 
-# What its endpoint reads (server source of 2026-08-21).
+# The fields that its endpoint reads (server source of 2026-08-21).
 _READS = frozenset(
     {
         *("model", "messages", "stream", "stream_options", "max_tokens", "seed", "stop", "temperature", "top_p"),
@@ -21,7 +21,7 @@ _EFFORTS = ("none", "low", "medium", "high", "max")  # it refuses others (its er
 
 
 class Ollama(SelfHosted, frozen=True, kw_only=True):
-    """Its default address has no `/v1`, and users write it without: the path is added here."""
+    """Its default address has no `/v1`, and users leave it out: the path is added here."""
 
     type: ClassVar[str] = "ollama"
     base: ClassVar[str | None] = "http://localhost:11434"
@@ -41,7 +41,7 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
         if isinstance(draft.body.get("reasoning_effort"), str):
             draft.level_effort(_EFFORTS)
         self._choose(draft)
-        draft.body.pop("n", None)  # one call, one choice
+        draft.body.pop("n", None)  # one choice per call
         draft.keep_only(_READS)
         draft.give_back_reasoning("reasoning")
         draft.move_media()
@@ -53,7 +53,7 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
                 draft.put_message(index, {**message, "content": ""})
             for part in parts(message.get("content"), f"messages.{index}.content"):
                 if part.kind == "image" and part.data is None:
-                    raise refuse(part, draft.model, "Ollama takes images as data URLs only")
+                    raise refuse(part, draft.model, "Ollama accepts images only as data URLs")
         draft.strip_echoes(keep=("reasoning",))
 
     def _choose(self, draft: Draft) -> None:

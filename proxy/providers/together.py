@@ -18,7 +18,7 @@ _LACKS = (
     *("parallel_tool_calls", "web_search_options", "safety_identifier", "moderation", "functions", "function_call"),
     *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 )
-_THINKS_BACK = re.compile(r"deepseek|kimi|glm|minimax", re.IGNORECASE)  # want their reasoning back between tool calls
+_THINKS_BACK = re.compile(r"deepseek|kimi|glm|minimax", re.IGNORECASE)  # need their reasoning back between tool calls
 _ALWAYS_THINKS = re.compile(r"gpt-oss", re.IGNORECASE)
 _MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
 _EMBEDDINGS = ("model", "input", "truncate_prompt_tokens")
@@ -30,7 +30,7 @@ class Together(Compatible, frozen=True, kw_only=True):
     key_env: ClassVar[tuple[str, ...]] = ("TOGETHER_API_KEY",)
     catalogue: ClassVar[str | None] = "together"
     stream_usage: ClassVar[bool] = False
-    lists_models: ClassVar[bool] = True  # more than fifty, others every month
+    lists_models: ClassVar[bool] = True  # more than fifty, and they change every month
     ranks: ClassVar[bool | None] = True
     reasoning_back: ClassVar[str | None] = "reasoning"
     error_rules: ClassVar[ErrorRules] = ErrorRules(
@@ -50,7 +50,7 @@ class Together(Compatible, frozen=True, kw_only=True):
         draft.only_functions()
         draft.drop(*_LACKS)
         if stops := stop_list(draft.body.get("stop")):
-            draft.body["stop"] = stops  # a bare text is refused
+            draft.body["stop"] = stops  # a bare string is refused
         self._name_logprobs(draft)
         self._level_reasoning(draft)
         if _THINKS_BACK.search(draft.model):
@@ -65,7 +65,7 @@ class Together(Compatible, frozen=True, kw_only=True):
         draft.refuse_parts(_MEDIA, roles=("system", "assistant", "tool"))
 
     def _name_logprobs(self, draft: Draft) -> None:
-        """Its `logprobs` is OpenAI's `top_logprobs`."""
+        """Renames log probability fields: its `logprobs` is OpenAI's `top_logprobs`."""
         wanted, top = draft.body.get("logprobs"), draft.body.pop("top_logprobs", None)
         if wanted is True:
             draft.body["logprobs"] = max(1, top) if isinstance(top, int) else 1
@@ -86,7 +86,7 @@ class Together(Compatible, frozen=True, kw_only=True):
         texts_only(request, model)
         if request.dimensions is not None:
             raise BadRequest(
-                f"{model} has vectors of one length only. Leave `dimensions` out.",
+                f"{model} supports only one vector length. Leave `dimensions` out.",
                 param="dimensions",
                 code="unsupported_parameter",
             )

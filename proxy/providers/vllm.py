@@ -14,8 +14,8 @@ class VLLM(SelfHosted, frozen=True, kw_only=True):
     type: ClassVar[str] = "vllm"
     base: ClassVar[str | None] = "http://localhost:8000/v1"
     reasoning_back: ClassVar[str | None] = "reasoning_content"
-    completes: ClassVar[bool] = True  # it refuses `suffix`, and knows the rest (its documentation of 2026-10)
-    no_limit: ClassVar[str | None] = "left out"  # it refuses -1, and fills its context without a limit
+    completes: ClassVar[bool] = True  # it refuses `suffix` and supports the rest (its documentation of 2026-10)
+    no_limit: ClassVar[str | None] = "left out"  # it refuses -1; without a limit it fills its context
 
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_tokens")

@@ -1,6 +1,6 @@
 """Translates: the allow-list of a key -> the namespace as that key sees it.
 
-The list names models. `provider/model` stands for itself, every other name for its configured meaning: its `use`, its
+The list names models. `provider/model` means itself; every other name means what is configured: its `use`, its
 `weighted` names, an alias's target, for `auto` the router's default and whatever rules and tasks name, for an ensemble
 the models that it asks. Fallbacks are not included: each must be on the list itself. The requested name does not
 matter, only the models that would answer. So a key may ask any ensemble, but only with members that it may use alone.

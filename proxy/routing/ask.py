@@ -30,7 +30,7 @@ CALL = Origin()  # an ask of the call itself
 
 
 class Answer(Struct, frozen=True):
-    """The answer to one ask. `response` is None where it was streamed.
+    """The answer to one ask. `response` is None if it was streamed.
 
     `attempts` are the ids of the attempts that make up the answer, `deployments` their deployments in the same order.
     There are several if choices or members were asked concurrently.

@@ -13,7 +13,7 @@ Node = dict[str, Any]
 def attempt_tree(attempts: Sequence[Mapping[str, Any]]) -> list[Node]:
     """Each attempt is a leaf, with `cost_usd` for its `cost_nano`.
 
-    An attempt that caused others stands in a group: itself, then what it caused, and `cost_usd`, their sum (None: one
+    An attempt that caused others becomes a group: itself, the attempts it caused, and `cost_usd`, their sum (None: one
     of them is unknown). `parent` is the id of the cause, `seat` the place among concurrent attempts.
     """
     ids = {attempt["id"] for attempt in attempts}

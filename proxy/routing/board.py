@@ -1,7 +1,7 @@
-"""Orchestrates: what ended attempts say about the deployments, and which may be asked now. Clocks are passed in.
+"""Orchestrates: learns from ended attempts how the deployments are, and which may be asked now. Clocks are passed in.
 
 HealthBoard    one per process; outlives a reload. It learns from every ended attempt and publishes snapshots (State)
-WarmSessions   where conversations have their prompt cached (`warm_sessions`)
+WarmSessions   which deployment has a conversation's prompt cached (`warm_sessions`)
 Standing       one deployment: its pace, its failures, its breaker, its rest (`standing`)
 RetryBudgets   how many extra requests are left (`retry_budget`)
 
@@ -32,15 +32,15 @@ MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earl
 LIMITED_REST_S = 1.0  # after a 429 that names no time
 REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 _FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
-# The breaker looks at so many times as many attempts as it takes failures, as shipped at 30. So at a share of 30 % the
-# fifth failure opens it nearly always, while at 5 % it stays closed for hundreds of attempts.
+# The breaker looks at this many attempts per failure that opens it: 30 attempts by default. So at a failure rate of
+# 30 % the fifth failure nearly always opens it, while at 5 % it stays closed for hundreds of attempts.
 _RECENT = 6
 _MOST_RECENT = 10_000
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
 
 
 class HealthBoard:
-    """The standing of every deployment that was asked.
+    """The standing of every deployment asked so far.
 
     `on_breaker` receives a deployment and its breaker's new state, `on_refused` a deployment at which the budgets
     refused a retry or a hedge.
@@ -64,14 +64,14 @@ class HealthBoard:
         self._next_change = math.inf
 
     def configure(self, router: RouterConfig) -> None:
-        """Follows a new configuration; what was learned stays."""
+        """Applies a new configuration; everything learned stays."""
         self._breaker = router.breaker
         self._window = _mask(router.breaker)
         self.sessions.ttl_s = router.sticky.ttl_s
         self._is_hedging = router.hedge.enabled
         self.budgets.share = router.retry_budget
 
-    # --- what attempts say --------------------------------------------------------------------------------------------
+    # --- reports of attempts ------------------------------------------------------------------------------------------
 
     def observe(
         self,
@@ -81,8 +81,8 @@ class HealthBoard:
         retry_after_s: float | None = None,
         tool_calls: tuple[int, int] = (0, 0),
     ) -> None:
-        """One ended attempt. `first_token_ms` counts from its own start. `tool_calls`: those it made, and how many of
-        them were broken.
+        """Learns from one ended attempt. `first_token_ms` counts from its own start. `tool_calls`: how many it made,
+        and how many of them were broken.
         """
         if self._is_hedging and end.cost_nano:
             self.hedges.note_cost(end.cost_nano)
@@ -111,7 +111,7 @@ class HealthBoard:
             self._note_failure(name, standing, end, now)
 
     def _recover(self, name: str, standing: Standing, end: AttemptEnd) -> None:
-        """After a success. One that began before the breaker opened, or during a rest, proves nothing."""
+        """Closes the breaker after a success. One that began before it opened, or during a rest, proves nothing."""
         now = self._now_s()
         if now >= standing.rests_until:
             standing.rests_until = LONG_AGO
@@ -133,7 +133,7 @@ class HealthBoard:
             self._open(name, standing, now)
 
     def _open(self, name: str, standing: Standing, now: float) -> None:
-        """For twice as long as the last time, unless it has worked for that long since."""
+        """Opens the breaker for twice as long as the last time, unless it has stayed closed for that long since."""
         is_soon = standing.is_open or now - standing.breaker_since < standing.open_s
         doubled = 2 * standing.open_s if is_soon else 0.0
         standing.open_s = min(self._breaker.max_open_s, max(self._breaker.open_s, doubled))
@@ -165,7 +165,7 @@ class HealthBoard:
         return not standing.is_open or (now >= standing.open_until and standing.probe is None)
 
     def enter(self, name: str) -> Probe | None:
-        """Called before a deployment is asked. Pass what it returns to `leave`, however the asking ends."""
+        """Called before a deployment is asked. Pass the result to `leave`, however the ask ends."""
         standing = self._standings.get(name)
         if standing is None or not standing.is_open:
             return None
@@ -183,12 +183,12 @@ class HealthBoard:
             self._changed.add(probe.name)
 
     def is_open(self, name: str) -> bool:
-        """True while its breaker is not closed: then nothing is repeated there."""
+        """True while its breaker is not closed: then nothing is retried there."""
         standing = self._standings.get(name)
         return standing is not None and standing.is_open
 
     def takes_extra(self, name: str, caller: str | None) -> bool:
-        """True if one more request beside those meant for this deployment may be made; then it counts."""
+        """True if one more request than those meant for this deployment may be made; if so, it is counted."""
         if self.is_open(name):
             return False
         if self.budgets.take(name.partition("/")[0], caller):
@@ -197,7 +197,7 @@ class HealthBoard:
         return False
 
     def rest_of(self, name: str) -> tuple[float, str, bool]:
-        """Seconds until it may be asked again, why, and whether the vendor itself named the time."""
+        """Seconds until it may be asked again, the reason, and whether the vendor itself named the time."""
         standing = self._standings.get(name)
         if standing is None:
             return 0.0, "", False
@@ -224,7 +224,7 @@ class HealthBoard:
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def state(self, session: str = "") -> State:
-        """The current snapshot; of the warm sessions it has this one. While nothing changes, it is the same object."""
+        """The current snapshot, with this warm session only. While nothing changes, it is the same object."""
         now = self._now_s()
         if self._changed or now >= self._next_change:
             self._publish(now)
@@ -253,5 +253,5 @@ class HealthBoard:
 
 
 def _mask(breaker: Breaker) -> int:
-    """The bits of the attempts that the breaker looks at."""
+    """The bits of the attempts that the breaker considers."""
     return (1 << min(_RECENT * breaker.failures, _MOST_RECENT)) - 1

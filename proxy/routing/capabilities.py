@@ -90,9 +90,9 @@ def serves(task: str, deployment: Deployment) -> bool:
 
 
 def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> ProxyError:
-    """503 `no_capable_model`: each candidate and why. No retry helps.
+    """503 `no_capable_model`: each candidate with its reason. Retries do not help.
 
-    Where a shorter request could be answered, it is 400 `context_length_exceeded`: agents shorten the conversation when
+    If a shorter request could be answered, it is 400 `context_length_exceeded`: agents shorten the conversation when
     they see this code.
     """
     reasons = "; ".join(f"{candidate.deployment.name} {candidate.rejected}" for candidate in rejected)

@@ -1,6 +1,6 @@
 """Pure translation: a conversation becomes a task, a difficulty and a language, by linear models over n-grams.
 
-docs/classifier.md tells what the labels mean, what the models were trained on and how well they do. A call takes at
+docs/classifier.md explains the labels, the training data and the accuracy of the models. A call takes at
 most 300 µs of processor time for a text of any length, because only a window of the text is read (`features.window`).
 
 Each n-gram's weights for all columns are one integer with 32 bits a column, so one addition adds all columns at once.
@@ -43,7 +43,7 @@ MAGIC = b"MMPC0002"
 
 
 class Classified(Struct, frozen=True):
-    """`evidence` names n-grams and shapes that spoke for the task; only those that the training data has, too."""
+    """`evidence` names the n-grams and shapes that favour the task; only those that also occur in the training data."""
 
     task: str
     confidence: float
@@ -53,7 +53,7 @@ class Classified(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """What the weights file says about itself, ahead of its tables."""
+    """The metadata of the weights file, ahead of its tables."""
 
     grams: int
     scale: float
@@ -115,8 +115,8 @@ class Classifier:
         )
 
     def difficulty(self, text: str) -> tuple[float, str]:
-        """The difficulty of a question whose task is known, by a shorter window than that of `classify`, and what was
-        read.
+        """The difficulty of a question whose task is known, by a shorter window than that of `classify`, and which
+        characters were read.
         """
         sample, head, tail = question_window(text)
         found = self._difficulty(*difficulty_features(sample, sample))
@@ -188,7 +188,7 @@ class Classifier:
 
 
 def load() -> Classifier:
-    """Read the weights that the package brings. Takes some tens of milliseconds: the caller keeps the result."""
+    """Reads the weights shipped with the package. Takes some tens of milliseconds: the caller keeps the result."""
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""Translates: a request -> the kinds of content beside text that it has, and where."""
+"""Translates: a request -> the kinds of content other than text in it, and where they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from proxy.schema.endpoints import AnyRequest
 
-# Type of a content part: what it is, and its name under `supports` in pricing.yaml.
+# Type of a content part -> its kind, and its name under `supports` in pricing.yaml.
 _KINDS = {
     "image_url": ("image", "images"),
     "input_audio": ("audio", "audio"),

@@ -1,4 +1,4 @@
-"""Pure translation: the messages of a request become what the classifier looks at.
+"""Pure translation: the messages of a request become the classifier's input.
 
 An agent sends the whole conversation on each turn, and its last message is mostly a tool's result or a bare "continue".
 The task of such a turn is the task that a person last set, so that text is found and everything after it is skipped.
@@ -37,7 +37,7 @@ _LONGEST_REPLY = max(map(len, _REPLIES)) + 24
 _SHORT = 60  # characters of what a person adds to an agent's work
 _LONG = max(_SHORT, _LONGEST_REPLY)
 _END_MARKS = ".!?,;: \u2026\u3002\uff01\uff1f\u3001\U0001f44d\U0001f64f"
-# Elements that agent programs put into a person's message around or instead of what the person wrote.
+# Elements that agent programs put into a person's message, around the person's text or in its place.
 _INSERTED = ("system-reminder", "environment_details", "tool_result", "function_results")
 _OPENINGS = tuple(f"<{name}>" for name in _INSERTED)
 _LONGEST_INSERTED = 20_000
@@ -55,7 +55,7 @@ class Conversation(Struct, frozen=True):
 
 
 def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schema: bool) -> Conversation:
-    """Short replies count only where nobody wrote anything else, and what is short beside an agent's work belongs to
+    """Short replies count only if no person wrote anything else, and a short text beside an agent's work belongs to
     the task before it. At most the last 400 messages are looked at.
     """
     system = next((text_of(m.content) for m in islice(messages, 3) if m.role in _SYSTEM_ROLES), "")
@@ -63,7 +63,7 @@ def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schem
 
 
 def question_of(messages: Sequence[Message]) -> str:
-    """The text of a conversation alone."""
+    """Only the text of a conversation."""
     first, fallback, is_agent = "", "", None
     for message in islice(reversed(messages), _LOOKED_AT):
         if message.role != "user":
@@ -85,7 +85,7 @@ def question_of(messages: Sequence[Message]) -> str:
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
-    """The text that a person wrote: its text parts, without tool results and without what programs insert before it."""
+    """The text that a person wrote: its text parts, without tool results and text that programs insert before it."""
     if isinstance(content, str):
         return _written(content)
     texts = []

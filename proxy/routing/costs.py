@@ -1,6 +1,6 @@
 """Translates: a request and a price into an estimated cost. Integers only: pico-USD a token, nano-USD a request.
 
-An estimate, for ranking and explaining. What a call may cost at most is `plan.Plan.bound_nano`.
+An estimate, for ranking and explanations. The upper bound of a call's cost is `plan.Plan.bound_nano`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
 
-# Tokens of a usual answer by task. Only the order of magnitude matters: it weighs the price of input against output.
+# Tokens of a typical answer by task. Only the order of magnitude matters: it weighs input prices against output prices.
 _USUAL_OUTPUT = {
     "classification": 20,
     "extraction": 250,
@@ -24,7 +24,7 @@ _USUAL_OUTPUT = {
     "code": 900,
     "reasoning": 1500,
 }
-LONG = 8  # a long answer, in usual ones
+LONG = 8  # a long answer, as a multiple of a typical one
 PICO_PER_NANO = 1_000
 
 
@@ -32,8 +32,8 @@ class Estimate(Struct, frozen=True):
     """The cost of one request in nano-USD. `expected` ranks; `low` and `high` are the range shown.
 
     low: a prompt of 3/4 of the estimate, its warm part at the cached rate, an answer of one token, no search.
-    high: a prompt of 3/2 of the estimate at the dearest rate, the longest answer that the limit allows (eight usual
-    ones if there is no limit), and every search allowed.
+    high: a prompt of 3/2 of the estimate at the highest rate, the longest answer that the limit allows (eight typical
+    ones if there is no limit), and every allowed search.
     """
 
     low: int
@@ -54,13 +54,13 @@ def warm_tokens(name: str, facts: Facts, state: State) -> int:
 
 
 def expected_output(facts: Facts) -> int:
-    """The tokens of a usual answer to this task, within the request's limit."""
+    """The tokens of a typical answer to this task, within the request's limit."""
     usual = _USUAL_OUTPUT.get(facts.task, _USUAL_OUTPUT["chat"])
     return usual if facts.output_tokens_limit is None else min(usual, facts.output_tokens_limit)
 
 
 def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> Estimate | None:
-    """The estimate for `warm` cached tokens and a usual answer of `output` tokens; None: there is no known bound."""
+    """The estimate for `warm` cached tokens and an answer of `output` tokens; None: no bound is known."""
     rates = deployment.rates
     if rates is None or (facts.needs_web_search and not rates.searches_known):
         return None
@@ -91,7 +91,7 @@ def _input(rate: Rate, prompt: int, warm: int) -> int:
 
 
 def lengths(prompt: int) -> tuple[int, int]:
-    """The least and the most tokens that a prompt of this estimate may have."""
+    """The minimum and maximum tokens of a prompt with this estimate."""
     return prompt * 3 // 4, prompt * 3 // 2
 
 

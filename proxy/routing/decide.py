@@ -1,4 +1,4 @@
-"""Translates: the facts of a request -> the Decision which models answer it, and why.
+"""Translates: the facts of a request -> the Decision on which models answer it, and why.
 
     preferred model -> first rule that matches -> models of the task, or the best by a strategy -> default model
     each followed by `router.fallback`
@@ -35,12 +35,12 @@ _NOT_TRIED = "is not tried: the request says no_fallback"
 _DISABLED = "uses an ensemble, and ensembles.enabled is false"
 _REPLACED = "is not tried: the request names its own fallback"
 
-Arranged = tuple[list[Candidate], list[Candidate]]  # in order; and those that cannot take the request
+Arranged = tuple[list[Candidate], list[Candidate]]  # candidates in order, and those that cannot take the request
 
 
 class Step(Struct, frozen=True):
-    """What decided, and the names it offers. `is_choice`: the best of these names, and their own fallbacks after it.
-    `ensemble`: it answers, asking the models behind these names.
+    """The deciding step, and the names it offers. `is_choice`: the best of these names, then its own fallbacks.
+    `ensemble`: the ensemble that answers, asking the models behind these names.
     """
 
     name: str
@@ -121,7 +121,7 @@ class _Order:
         self._barred: dict[str, Deployment] = {}
 
     def barred(self) -> list[Candidate]:
-        """The deployments behind the names that were followed, as far as the caller's key may not use them."""
+        """The deployments behind the names followed so far that the caller's key may not use."""
         return [Candidate(deployment, NOT_ALLOWED) for deployment in self._barred.values()] if self._barred else []
 
     def of(self, step: Step) -> Arranged:
@@ -195,7 +195,7 @@ class _Order:
 
 
 def _others(passed: Sequence[Candidate], ordered: Iterable[Candidate]) -> Iterable[Candidate]:
-    """Those that are not in the order, each once."""
+    """Candidates that are not in the order, each once."""
     if not passed:
         return ()
     chosen = {candidate.deployment.name for candidate in ordered}
@@ -208,7 +208,7 @@ def _others(passed: Sequence[Candidate], ordered: Iterable[Candidate]) -> Iterab
 
 
 def rules_tried(names: Names, facts: Facts) -> tuple[RuleTried, ...]:
-    """What became of each rule up to the first that matches."""
+    """The outcome of each rule up to the first that matches."""
     return outcomes(match(_rules(names), facts)[1], facts)
 
 

@@ -14,13 +14,13 @@ NOT_ALLOWED = "not_allowed"
 
 
 class Candidate(Struct, frozen=True):
-    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is); NOT_ALLOWED: it is not on
-    the list of the caller's key.
+    """A deployment that the router considered. `rejected`: why it is not in the route (None: it is); NOT_ALLOWED: it is
+    not on the allow-list of the caller's key.
 
     `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
-    `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it stands at
-    the end of the order ("": it does not rest). `must_wait`: its vendor named the time, before which nothing
-    is sent to it.
+    `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it comes
+    last in the order ("": it does not rest). `must_wait`: its vendor named a time, and nothing is sent to it
+    before that.
     """
 
     deployment: Deployment
@@ -34,11 +34,11 @@ class Candidate(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """`route` is what a call follows. `step`: preferred_model, rule, task, strategy or default: what decided.
+    """`route` is what a call follows. `step`, what decided: preferred_model, rule, task, strategy or default.
 
     `snapshot` names the configuration and the state it was decided on. `tried`: the rules from the top to the first
-    that matched. `is_shared`: it follows from what all workers know, apart from the health of the deployments and where
-    the conversation is warm. `panel`: the plan of the ensemble that answers, as explanations show it.
+    that matched. `is_shared`: it follows from what all workers know, apart from the deployments' health and where the
+    conversation is warm. `panel`: the plan of the ensemble that answers, as explanations show it.
     """
 
     route: Route
@@ -54,7 +54,7 @@ class Decision(Struct, frozen=True):
 
     @property
     def chosen(self) -> Deployment | None:
-        """What a call asks first. None: it asks nobody, because all vendors named a time to wait."""
+        """The deployment that a call asks first. None: it asks none, because all vendors named a time to wait."""
         first = self.route.candidates[0]
         waits = any(each.must_wait for each in self.candidates if each.deployment.name == first.name)
         return None if waits else first

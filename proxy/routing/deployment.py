@@ -1,4 +1,4 @@
-"""Values: what a name leads to: deployments, and routes over them."""
+"""Values: the targets of a name: deployments, and routes over them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from proxy.schema.records import Cost, Tokens
 
 
 class FlatPrice(NamedTuple):
-    """The price of a request of up to `input_tokens` that finds nothing in a cache and searches nothing.
+    """The price of a request of up to `input_tokens`, without cache reads and searches.
 
-    `input`, `output`: pico-USD a token; `most_*`: nano-USD that one costs at most; `fee`: nano-USD a request.
+    `input`, `output`: pico-USD a token; `most_*`: the maximum nano-USD for one; `fee`: nano-USD a request.
     """
 
     input_tokens: float
@@ -34,7 +34,7 @@ class FlatPrice(NamedTuple):
 
     @classmethod
     def of(cls, rates: Rates | None) -> FlatPrice | None:
-        """None: a price is unknown, or the model searches unasked."""
+        """The flat price; None: a price is unknown, or the model searches unasked."""
         if rates is None or rates.max_searches is not None:
             return None
         base, most = rates.base, rates.dearest[0]
@@ -80,7 +80,7 @@ class Deployment(Struct, frozen=True):
         force_setattr(self, "max_output", None if row is None else row.max_output)
 
     def caching(self, mode: str) -> Deployment:
-        """The same, whose provider has this `cache`."""
+        """The same deployment, whose provider has this `cache`."""
         provider = self.provider.caching(mode)
         return self if provider is self.provider else replace(self, provider=provider)
 
@@ -89,7 +89,7 @@ class Deployment(Struct, frozen=True):
         return self.rates is not None and self.rates.is_free
 
     def answered(self, named: str | None) -> Answered | None:
-        """The price of an answer that names this model; None: it is this deployment's own."""
+        """The price of an answer that names this model; None: this deployment's own price applies."""
         if named is None or named == self.model or self.book is None or self.is_free:
             return None
         found = self.book.answered(self.provider_name, self.model, named, self.price)

@@ -18,10 +18,10 @@ _CLASSIFIED = ("task", "task_confidence", "difficulty", "language")
 
 
 def explained(decision: Decision, budget: dict[str, Any] | None = None, *, names_all: bool = True) -> dict[str, Any]:
-    """The facts, the rules that were tried, the candidates, and what a call would be sent to.
+    """The facts, the rules that were tried, the candidates, and the deployment that a call would be sent to.
 
-    `chosen` None: nothing would be sent, because every vendor named a time to wait. `names_all` False: of the models
-    that the key may not use only the number. `budget`: its effect. If an ensemble answers, it is what is chosen, and
+    `chosen` None: nothing would be sent, because every vendor named a time to wait. `names_all` False: models
+    that the key may not use are only counted. `budget`: its effect. If an ensemble answers, `chosen` names it and
     `ensemble` shows its panel.
     """
     name, *fallbacks = [deployment.name for deployment in decision.route.candidates]
@@ -48,7 +48,7 @@ def explained(decision: Decision, budget: dict[str, Any] | None = None, *, names
 
 
 class KeptCandidate(Struct, frozen=True, omit_defaults=True, rename=_SHORT):
-    """A candidate as the row of a call keeps it. Costs are nano-USD."""
+    """A candidate as stored in the row of a call. Costs are nano-USD."""
 
     model: str
     rejected: str | None = None
@@ -69,7 +69,7 @@ def kept_candidates(decision: Decision) -> list[KeptCandidate]:
 
 
 def shown_candidates(kept: Iterable[KeptCandidate], *, names_all: bool) -> dict[str, Any]:
-    """`candidates`, each with its place in the fallback order or the reason why it has none, and `not_allowed`: the
+    """`candidates`, each with its place in the fallback order or the reason for having none, and `not_allowed`: the
     number of those that the key may not use.
     """
     shown, place, barred = [], 0, 0
@@ -92,7 +92,7 @@ def shown_candidates(kept: Iterable[KeptCandidate], *, names_all: bool) -> dict[
 
 
 def shown_facts(facts: Facts, *, is_classified: bool = True) -> dict[str, Any]:
-    """The facts without the client's text. What only the classifier can tell is null if it was not asked."""
+    """The facts without the client's text. Facts that only the classifier can tell are null if it was not asked."""
     shown: dict[str, Any] = msgspec.to_builtins(facts)
     del shown["text"]
     return shown if is_classified else shown | dict.fromkeys(_CLASSIFIED)

@@ -18,10 +18,10 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.json import encode
 
 LONG_CONTEXT_TOKENS = 100_000
-WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
+WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not read
 _END, _SPREAD = 250, 100  # of a long text the first 250 characters, the last 250 and about 100 between identify it
 SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
-MIDDLE = 0.5  # the difficulty of a request that nobody has judged
+MIDDLE = 0.5  # the difficulty of a request that was not judged
 _WITH_TASK = ("found with the task",)
 _NOT_READ = ("no rule for this task looks at it",)
 
@@ -63,10 +63,10 @@ class KeptFacts(Struct, frozen=True, kw_only=True):
 
 
 class Facts(KeptFacts, frozen=True, kw_only=True):
-    """Everything that decides a route, beside the configuration and the state of the deployments.
+    """Everything that decides a route, apart from the configuration and the state of the deployments.
 
     `requested`: the name that the client sent. `text`: the window of the last text that a person wrote, lower case;
-    empty if no rule looks at it.
+    empty if no rule uses it.
     """
 
     requested: str = "auto"
@@ -78,7 +78,7 @@ class Facts(KeptFacts, frozen=True, kw_only=True):
 
 
 class Classified(Protocol):
-    """What a classifier says of a conversation."""
+    """A classifier's result for a conversation."""
 
     @property
     def task(self) -> str: ...
@@ -97,7 +97,7 @@ class Classified(Protocol):
 
 
 class Unclassified(Struct, frozen=True):
-    """What is known without a classifier."""
+    """The result without a classifier."""
 
     task: str = "chat"
     confidence: float = 0.0
@@ -107,12 +107,12 @@ class Unclassified(Struct, frozen=True):
 
 
 class RequestClassifier(Protocol):
-    """What reads the texts of requests."""
+    """Classifies requests by their texts."""
 
     def classify(self, request: AnyRequest) -> Classified: ...
 
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
-        """The difficulty alone, for a request whose task is known, and what it was judged by."""
+        """The difficulty alone, for a request whose task is known, and the evidence."""
         ...
 
 
@@ -127,7 +127,7 @@ class NoClassifier:
 
 
 class TextClassifier:
-    """Requests as `classifier` sees them."""
+    """Classifies requests with `classifier`."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -147,7 +147,7 @@ def _wants_schema(response_format: object) -> bool:
 
 class Reading(Struct, frozen=True):
     """How facts are read. A classified task below `min_confidence` counts as chat. `headers`, `reads_text` and
-    `hard_tasks` (those whose difficulty matters): what the rules look at. `session_by`: what identifies a conversation,
+    `hard_tasks` (those whose difficulty matters): what the rules use. `session_by`: what identifies a conversation,
     in order.
     """
 
@@ -208,8 +208,8 @@ def facts_of(request: AnyRequest, name: str, key: str | None, headers: Mapping[s
 
 
 def _task(request: AnyRequest, name: str, reading: Reading) -> tuple[str, float, tuple[str, ...], Classified | None]:
-    """Task, confidence, evidence, and the classification; None where the client named the task: then no task is
-    looked for.
+    """Task, confidence, evidence, and the classification (None if the client named the task: then no text is
+    classified).
     """
     if request.hints.task is not None:
         return request.hints.task, 1.0, ("the hint task",), None
@@ -225,7 +225,7 @@ def _task(request: AnyRequest, name: str, reading: Reading) -> tuple[str, float,
 def _difficulty(
     request: AnyRequest, task: str, judged: Classified | None, reading: Reading
 ) -> tuple[float, tuple[str, ...]]:
-    """The difficulty, and the evidence. Of a task that the client named only if a rule looks at it."""
+    """The difficulty, and the evidence. For a task that the client named, it is judged only if a rule uses it."""
     if judged is not None:
         return judged.difficulty, _WITH_TASK
     if task not in reading.hard_tasks:
@@ -244,7 +244,7 @@ def _shape(size: int, has_images: bool, needs_search: bool) -> tuple[str, str] |
 
 
 def _tools(tools: Any) -> tuple[bool, bool]:
-    """Are there tools beside a web search, and is there a web search?"""
+    """Whether there are tools other than a web search, and whether there is a web search."""
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     searches = [isinstance(kind, str) and kind.startswith("web_search") for kind in kinds]
     return not all(searches), any(searches)
@@ -282,7 +282,7 @@ def _header(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _fingerprint(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The first system message and the first one of the user: what all turns of a conversation begin with."""
+    """The first system message and the first user message, with which all turns of a conversation begin."""
     first: dict[str, str] = {}
     for message in request.messages:
         role = "system" if message.role == "developer" else message.role
@@ -294,7 +294,7 @@ def _fingerprint(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, 
 
 
 def _extract(text: str) -> str:
-    """All of a short text, else its ends and characters spread over it."""
+    """A short text itself, else its ends and characters spread over it."""
     if len(text) <= 2 * _END:
         return text
     return f"{text[:_END]}\n{text[-_END:]}\n{text[:: len(text) // _SPREAD]}"
@@ -309,7 +309,7 @@ _IDENTIFY: dict[str, Callable[[AnyRequest, Mapping[str, str]], tuple[str, ...]]]
 
 
 def _last_said(request: AnyRequest) -> str:
-    """The last text of a person. Results of tools are not."""
+    """The last text that a person wrote; tool results do not count."""
     said = (text_of(message.content) for message in reversed(request.messages) if message.role == "user")
     return next((text for text in said if text), "")
 

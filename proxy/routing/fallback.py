@@ -1,6 +1,6 @@
-"""Translates: failures, and the standing of the deployments, into the next deployment to ask.
+"""Translates: failures and the standing of the deployments into the next deployment to ask.
 
-Pure over what it is lent: `AttemptLoop` does the asking and waiting, `HealthBoard` knows who is well.
+Pure over its arguments: `AttemptLoop` asks and waits, `HealthBoard` knows which deployments are well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import AllDown, Availability, BadRequest, CostLimit, UpstreamError
 from proxy.schema.records import Outcome
 
-_CLIENT_FAULTS = (400, 413, 422)  # another model would refuse as well
+_CLIENT_FAULTS = (400, 413, 422)  # another model would refuse it too
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
@@ -32,7 +32,7 @@ def able_for(request: AnyRequest, deployments: tuple[Deployment, ...]) -> list[D
 
 
 class Health(Protocol):
-    """What a fallback order asks of the `HealthBoard`."""
+    """A fallback order's view of the `HealthBoard`."""
 
     def may_try(self, name: str) -> bool: ...
 
@@ -42,7 +42,7 @@ class Health(Protocol):
 
 
 class Bounds(Protocol):
-    """What the call's client allows for all attempts together. `limits_cost` False: `refusal` is always None."""
+    """The client's limits for all attempts of the call together. `limits_cost` False: `refusal` is always None."""
 
     @property
     def limits_cost(self) -> bool: ...
@@ -56,8 +56,8 @@ class Bounds(Protocol):
 class FallbackOrder:
     """The fallback order of one ask. Raises BadRequest if no candidate supports its content.
 
-    A candidate that rests or whose breaker is open is passed over. Only if no candidate is well, and none was asked
-    yet, the one that failed longest ago is asked all the same, unless its vendor named a time to wait.
+    A candidate that rests or whose breaker is open is skipped. If no candidate is well and none was asked yet, the
+    one that failed longest ago is asked anyway, unless its vendor named a time to wait.
     """
 
     def __init__(self, route: Route, request: AnyRequest, health: Health, bounds: Bounds, tries: int) -> None:
@@ -86,7 +86,7 @@ class FallbackOrder:
 
     @property
     def tries_here(self) -> int:
-        """How many attempts the next candidate may make: each of those behind it keeps one, if there are enough."""
+        """How many attempts the next candidate may make: one is kept for each later candidate, if there are enough."""
         return max(1, self.tries_left - (len(self._queue) - 1))
 
     def peek(self, besides: str | None = None) -> Deployment | None:
@@ -101,7 +101,7 @@ class FallbackOrder:
         """A deployment failed after `tried` attempts. Raises the error if no other may take over.
 
         A BadRequest from the first candidate is the caller's mistake; from a later one it only means that this
-        candidate cannot take over. Where one is too expensive, a later one may not be.
+        candidate cannot take over. If one is too expensive, a later one may not be.
         """
         name = deployment.name
         if isinstance(error, UpstreamError):
@@ -129,7 +129,7 @@ class FallbackOrder:
         return [each for each in rest if not isinstance(self._failures.get(each.name), UpstreamError)]
 
     def _least_bad(self) -> Deployment | None:
-        """The first by `health.least_bad`. None: all vendors named a time."""
+        """The first by `health.least_bad`. None: all vendors named a time to wait."""
         badness = self._health.badness
         able = [each for each in self._queue if not badness(each.name)[0] and self._is_affordable(each)]
         return min(able, key=lambda each: badness(each.name), default=None)
@@ -143,8 +143,8 @@ class FallbackOrder:
         return refusal is None
 
     def _total(self) -> UpstreamError | CostLimit:
-        """The error of an ask that nobody is left for."""
-        later = [each for each in self._queue if self._is_affordable(each)]  # notes why the others never can
+        """The error of an ask that has no candidate left."""
+        later = [each for each in self._queue if self._is_affordable(each)]  # records why the others never can
         failures = list(self._failures.values())
         if failures and not later and all(isinstance(failure, CostLimit) for failure in failures):
             return failures[0]
@@ -174,7 +174,7 @@ class FallbackOrder:
         return [each for each in deployments if unsupported(needs, each) is None]
 
 
-_NOBODY = Outcome.UPSTREAM_ERROR  # of a call for which nobody was asked
+_NOBODY = Outcome.UPSTREAM_ERROR  # of a call that asked no deployment
 
 
 def _shown(wait_s: float, failure: UpstreamError) -> float | None:
@@ -190,7 +190,7 @@ def _resting(one: Availability) -> UpstreamError:
         status=429 if is_limit else 503,
         code=one.code,
         retryable=True,
-        upstream_status=429 if is_limit else None,  # as its vendor said it
+        upstream_status=429 if is_limit else None,  # the vendor's own status
     )
     error.retry_after_s = wait_s
     error.headers["retry-after"] = str(math.ceil(wait_s))

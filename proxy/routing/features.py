@@ -37,7 +37,7 @@ _find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}
 _find_sparse = re.compile(rf"[^\W{_DENSE_SCRIPTS}]").search  # a letter or digit of another script
 _find_words = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W_{_DENSE_SCRIPTS}]+").findall
 _split_dense = re.compile(f"([{_DENSE_SCRIPTS}])").split
-# The upper bytes in UTF-16 of these scripts, and the others: most texts need no look at each character.
+# The upper bytes in UTF-16 of these scripts, and the others: most texts need no check of each character.
 _DENSE_BLOCKS = bytes([0x0E, 0x10, 0x17, *range(0x30, 0xD8), 0xF9, 0xFA])
 _OTHER_BLOCKS = bytes(set(range(256)).difference(_DENSE_BLOCKS))
 _NOT_DENSE = re.compile(f"[^{_DENSE_SCRIPTS}]+")
@@ -76,8 +76,8 @@ def window(text: str) -> str:
 
 
 def question_window(text: str) -> tuple[str, int, int]:
-    """A shorter window for the difficulty alone, and how many characters it takes from both ends: 240 and 60; 120 and
-    40, or 60 and 20, in the cases above.
+    """A shorter window for the difficulty alone, and how many characters it takes from each end: 240 and 60; in the
+    cases above 120 and 40, or 60 and 20.
     """
     head, tail = QUESTION
     sample = _ends_of(text, head, tail, " ")
@@ -88,7 +88,7 @@ def question_window(text: str) -> tuple[str, int, int]:
 
 
 def _is_dense(text: str) -> bool:
-    """More than 20 of the first 200 characters."""
+    """True if more than 20 of the first 200 characters are in scripts without spaces."""
     return _find_many_dense(text, 0, 200) is not None
 
 
@@ -114,7 +114,7 @@ def tokens_of(sample: str) -> list[bytes]:
 
 
 def _blocks_of(text: str) -> bytes:
-    """The upper byte of each UTF-16 unit: roughly, the script. All of them if half of a surrogate pair is there."""
+    """The upper byte of each UTF-16 unit: roughly, the script. All of them if there is an unpaired surrogate."""
     try:
         return text.encode("utf-16-le")[1::2]
     except UnicodeEncodeError:
@@ -122,7 +122,7 @@ def _blocks_of(text: str) -> bytes:
 
 
 def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
-    """N-grams, shape and measures of a sample of the text: what the difficulty is judged by."""
+    """N-grams, shape and measures of a sample of the text, by which the difficulty is judged."""
     words = tokens_of(sample)
     edge = _edge_of(words)
     singles = list(map(crc32, edge, repeat(_ANY)))
@@ -183,8 +183,8 @@ _NO_SYMBOLS = bytes(byte for byte in range(256) if bytes([byte]).lower() not in 
 _NUMBERS = re.compile(r"\d+")
 _DIGITS = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
 _OPERATORS, _BRACES = b"=+*/^<>", b"{}[];"
-_RARE = frozenset(b"`#" + _OPERATORS + _BRACES)  # each of the code signs has one of these
-_SINGLE = b"*/^[]}"  # no code sign is made of these alone
+_RARE = frozenset(b"`#" + _OPERATORS + _BRACES)  # each code sign contains one of these
+_SINGLE = b"*/^[]}"  # no code sign consists of these alone
 _COMMON = bytes(byte for byte in range(256) if byte not in _RARE)
 _MARKS = _RARE.union(b'\n?)":$%')
 _UNMARKED = bytes(byte for byte in range(256) if byte not in _MARKS)
@@ -197,11 +197,11 @@ def _names(what: str, most: int) -> tuple[str, ...]:
 _SIZES, _LINES, _COUNTS = _names("size", 14), _names("lines", 6), _names("numbers", 13)
 _QUESTIONS, _CODE = _names("questions", 3), _names("code signs", 4)
 _OPERATIONS, _BRACKETS = _names("operators", 4), _names("braces", 5)
-_LOGS = tuple(math.log2(1 + number) for number in range(2_048))  # there are fewer characters in any window
+_LOGS = tuple(math.log2(1 + number) for number in range(2_048))  # no window has as many characters
 
 
 def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
-    """Names of the shape, and the measures. Most texts lack most signs, so what they have is looked at first."""
+    """Names of the shape, and the measures. Most texts lack most signs, so the signs present are found first."""
     data, is_ascii = sample.encode("utf-8", "replace"), sample.isascii()
     numbers = len(data.translate(_DIGITS).split()) if is_ascii else len(_NUMBERS.findall(sample))
     code = ("def " in sample) + ("SELECT " in sample) + ("import " in sample)
@@ -245,8 +245,8 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
 def _marked(
     sample: str, marks: bytes, is_ascii: bool, numbers: int
 ) -> tuple[tuple[int, int, int, int, int], list[str], int]:
-    """Of a text with some of _MARKS: the numbers of lines, question marks, operators,
-    braces and kinds of code signs, other names of the shape, and how many numbers stand before the options.
+    """For a text with some of _MARKS: the numbers of lines, question marks, operators,
+    braces and kinds of code signs, other names of the shape, and how many numbers come before the options.
     """
     lines = marks.count(b"\n")
     questions = sample.count("?") if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
@@ -294,19 +294,19 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def trigrams(text: str) -> list[str]:
-    """Of the letters at the start of the text, with one space between words."""
+    """Trigrams of the letters at the start of the text, with one space between words."""
     letters = " ".join(_LETTERS.findall(text[: 2 * _LANGUAGE_CHARS].lower()))[:_LANGUAGE_CHARS]
     padded = f" {letters} "
     return list(map("".join, zip(padded, padded[1:], padded[2:], strict=False)))
 
 
 def _script(ranges: str) -> tuple[re.Pattern[str], frozenset[int]]:
-    """Finds its characters, and the blocks that they are in."""
+    """A pattern for the script's characters, and the blocks that they are in."""
     ends = zip(_blocks_of(ranges[::3]), _blocks_of(ranges[2::3]), strict=True)
     return re.compile(f"[{ranges}]"), frozenset(block for one, two in ends for block in range(one, two + 1))
 
 
-# Scripts that tell the language; the trigrams decide between the languages of all other scripts.
+# Scripts that identify the language; trigrams decide between the languages of all other scripts.
 _SCRIPTS = {
     "ko": _script("\u1100-\u11ff\uac00-\ud7af"),
     "zh": _script("\u3400-\u9fff"),
@@ -330,7 +330,7 @@ _LATIN = re.compile("[a-zA-Z]")
 
 
 def language_of_script(text: str) -> str | None:
-    """The language where the script alone tells it, None where it does not."""
+    """The language, if the script alone identifies it; else None."""
     sample = text[: 2 * _LANGUAGE_CHARS]
     if sample.isascii():
         return None

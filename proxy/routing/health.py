@@ -1,4 +1,4 @@
-"""Values: what is known about the deployments at one moment. The plan of a call is pure over it."""
+"""Values: the known health of the deployments at one moment. The plan of a call is pure over it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from msgspec import Struct
 
 
 class DeploymentHealth(Struct, frozen=True):
-    """One deployment, as its latest attempts showed it. None: not measured yet.
+    """One deployment, judged by its latest attempts. None: not measured yet.
 
-    `breaker`: closed, open or half_open. `rests_until`: Unix seconds until which it asked to be left alone, or its
-    breaker is open; `named_until`: until which its vendor itself named the time. `failed_at`: Unix seconds of its last
+    `breaker`: closed, open or half_open. `rests_until`: Unix seconds until which it rests or its breaker is
+    open; `named_until`: the time that its vendor itself named. `failed_at`: Unix seconds of its last
     failure; 0: none. `tool_errors`: the share of tool calls with invalid JSON, unknown names or a mismatch of schema.
     """
 
@@ -31,9 +31,9 @@ UNKNOWN = DeploymentHealth()
 
 
 def least_bad(named_until: float | None, failed_at: float) -> tuple[bool, float]:
-    """Sorts deployments of which none is well, for explanations and calls alike. The one that failed longest ago comes
-    first, so that one that recovers is soon found. Those whose vendor named a time to wait (None: it did not) come
-    last, the soonest first; nothing is sent to them before it.
+    """Sort key for deployments of which none is well, for explanations and calls alike. The one that failed longest ago
+    comes first, so that a recovery is soon noticed. Those whose vendor named a time to wait (None: it did not) come
+    last, the soonest first; nothing is sent to them before that time.
     """
     return (False, failed_at) if named_until is None else (True, named_until)
 

@@ -1,4 +1,4 @@
-"""Translates: a route that follows from its name alone into a Decision, to be explained like one of the router's."""
+"""Translates: a route that follows from its name alone into a Decision, to be explained like the router's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def named(
     facts = Facts(requested=route.requested)
     if request.task_type is None:
         facts = facts_of(request, route.requested, key, {}, Reading())
-        facts = replace(facts, task_evidence=(), difficulty_evidence=())  # nobody looked for them
+        facts = replace(facts, task_evidence=(), difficulty_evidence=())  # no evidence was collected
     able_for(request, route.candidates)
     found = [_candidate(deployment, request, facts, state) for deployment in route.candidates]
     resting = by_badness((each for each in found if each.rests), state)

@@ -33,7 +33,7 @@ class _Memo:
     __slots__ = ("near", "orders", "routes", "rules", "weights")
 
     def __init__(self) -> None:
-        self.rules: tuple[Any, ...] | None = None  # compiled, see `decide`
+        self.rules: tuple[Any, ...] | None = None  # compiled; see `decide`
         self.orders: dict[tuple[str, ...], tuple[Deployment, ...]] = {}
         self.routes: dict[tuple[str, ...], Route] = {}
         self.weights: dict[str, tuple[Mapping[str, float], ...]] = {}
@@ -137,13 +137,13 @@ class Names(Struct, frozen=True, kw_only=True):
         return Route(name, found, ensemble=ensemble)
 
     def pool(self) -> tuple[Deployment, ...]:
-        """What the router picks members from: the models of routing_rules.yaml in their order; if it names none, the
+        """The models that the router picks members from: those of routing_rules.yaml in order; if it names none, the
         providers' own default models. The embedded model is among them only if there is no other.
         """
         return tuple(self.chosen()) or self.defaults()
 
     def order(self, names: tuple[str, ...], draw: float, *, is_fallback: bool = False) -> tuple[Deployment, ...]:
-        """The deployments behind several names, in order. The embedded model is only ever the first name's.
+        """The deployments behind several names, in order. The embedded model is only used for the first name.
 
         Cached where no draw decides.
         """

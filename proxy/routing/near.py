@@ -38,7 +38,7 @@ class NearNames:
         scored = sorted(
             (-1.0 if letters == sorted(self._names[place][0]) else -self._likeness(pairs, place), place)
             for place in compared
-        )  # letters that changed places: `taks` is `task`, though it shares more pairs with `tags`
+        )  # transposed letters: `taks` is `task`, though it shares more pairs with `tags`
         return [self._names[place][0] for score, place in scored[:most] if -score >= cutoff]
 
     def _likeness(self, pairs: frozenset[str], place: int) -> float:

@@ -20,7 +20,7 @@ class UnknownName(ProxyError):
 
 
 class Namespace(Protocol):
-    """What is looked at to find the reason: a part of `Names`."""
+    """The part of `Names` that is searched for the reason."""
 
     @property
     def disabled(self) -> Mapping[str, str]: ...
@@ -60,8 +60,8 @@ def unknown_ensemble(target: str, ensembles: Iterable[str]) -> ProxyError:
 
 
 def nobody(target: str, disabled: Mapping[str, str]) -> ProxyError:
-    """503 for an `auto` name behind which nothing can be called."""
-    why = _reasons(disabled) or "no provider says which models it has"
+    """503 for an `auto` name that leads to no model that can be called."""
+    why = _reasons(disabled) or "no provider lists its models"
     return ProxyError(
         f"No model can answer {target!r}: {why}. Set a key, or name a model in router.default_model.",
         status=503,
@@ -91,11 +91,11 @@ def missing(names: Namespace, name: str, target: str) -> ProxyError:
     owners = names.owners(target)
     if len(owners) > 1:
         choices = " or ".join(f"{owner}/{target}" for owner in owners)
-        return _not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
+        return _not_found(f"Several providers have the model {name!r}. Name one of: {choices}.")
     if target.startswith(PREFIX):
         return unknown_ensemble(target, names.ensembles)
     near = names.near(target)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
+    hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists the available models."
     return UnknownName(f"The model {name[:200]!r} does not exist.{hint}")
 
 

@@ -1,4 +1,4 @@
-"""Translates: deployments, facts and the state of the world -> the order in which they are asked.
+"""Translates: deployments, facts and health -> the order in which the deployments are asked.
 
 Capability filter, health, strategy, sticky conversation, exploration. Pure: equal inputs give the same order.
 """
@@ -20,12 +20,12 @@ from proxy.routing.settings import RouterConfig
 from proxy.routing.sticky import keep_warm, warm_at
 from proxy.routing.strategies import STRATEGIES
 
-_EXPLORED_COST = 2  # an explored deployment may cost so many times what the best one costs
-_SPREAD = 8191  # the draw of exploration is not the draw of `weighted` names
+_EXPLORED_COST = 2  # an explored deployment may cost at most this many times as much as the best one
+_SPREAD = 8191  # keeps the draw of exploration independent of the draw of `weighted` names
 
 
 class Pool(Struct, frozen=True):
-    """What decided the route offers: deployments to rank, and how.
+    """The offer of the deciding step: deployments to rank, and how.
 
     `fallback` follows them in its own order: it is neither ranked nor a reason for a conversation to stay.
     """
@@ -41,8 +41,8 @@ def arrange(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """The candidates in order, and those that cannot take the request.
 
-    A deployment that rests comes after all others, and `least_bad` sorts those. So the route is never empty for ill
-    health alone. `seed` in [0, 1).
+    Resting deployments come after all others, sorted by `least_bad`. So poor health alone never empties the route.
+    `seed` in [0, 1).
     """
     assessment = _Assessment(facts, state)
     first = assessment.well(pool.deployments)
@@ -90,7 +90,7 @@ class _Assessment:
         self._is_warm = facts.session in state.warm
 
     def well(self, deployments: Iterable[Deployment]) -> list[Candidate]:
-        """Those that can take the request and do not rest."""
+        """Deployments that can take the request and do not rest."""
         facts, state, seen, capabilities, output = self._facts, self._state, self._seen, self._needed, self._output
         prompt, limit = facts.input_tokens_estimate, facts.output_tokens_limit
         (short, longer), least = lengths(prompt), 1 if output else 0
@@ -133,7 +133,7 @@ class _Assessment:
 
 
 def by_badness(resting: Iterable[Candidate], state: State) -> list[Candidate]:
-    """Candidates that rest, the one to ask first if no other is well."""
+    """Resting candidates, the best one to ask first if no other is well."""
 
     def badness(candidate: Candidate) -> tuple[bool, float]:
         health = state.of(candidate.deployment.name)
@@ -143,8 +143,8 @@ def by_badness(resting: Iterable[Candidate], state: State) -> list[Candidate]:
 
 
 def resting_of(health: DeploymentHealth, now: float) -> tuple[str, bool]:
-    """Why the deployment rests ("": it does not), and whether its vendor named the time. An open breaker whose time is
-    over may be tried again.
+    """Why the deployment rests ("": it does not), and whether its vendor named the time. A breaker whose time is up
+    may be tried again.
     """
     is_open = health.breaker == "open"
     if health.rests_until <= now and not (is_open and not health.rests_until):

@@ -1,4 +1,4 @@
-"""Values: ensembles as the namespace sees them: a name that asks other names. Who decides is in `ensembles/`."""
+"""Values: ensembles as the namespace sees them: a name that asks other names. How one decides is in `ensembles/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Panelists(Struct, frozen=True):
 
 
 def diverse(deployments: Iterable[Deployment], count: int) -> tuple[Deployment, ...]:
-    """At most `count` of them: the first of each provider, then the second of each, and so on."""
+    """At most `count` deployments: the first of each provider, then the second of each, and so on."""
     rounds: dict[str, int] = {}
     placed: list[tuple[int, Deployment]] = []
     for each in {deployment.name: deployment for deployment in deployments}.values():

@@ -1,6 +1,6 @@
 """Translates: a route and a request -> Plan: the deployments in order, and an upper bound of the cost.
 
-Pure, and computed before any request is built: the budget decides by the bound, and the request depends on that.
+Pure, and computed before any request is built: the budget decides by the bound, and the request depends on the budget.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from proxy.schema.usage import UNSAID
 
 
 class Reading(Struct, frozen=True):
-    """What a request gives to read: a bound of its tokens if all of it were text, and what is no text."""
+    """The input of a request: a bound of its tokens if all of it were text, and its other media."""
 
     tokens: int
     media: Media
 
 
 class Plan(Struct, frozen=True):
-    """`bound_nano` is the most that the call may cost if nothing is paid twice, in nano-USD; None: unknown.
+    """`bound_nano` is the maximum cost of the call in nano-USD if nothing is billed twice; None: unknown.
 
     Concurrent attempts add up; among sequential ones only the most expensive counts. A failed attempt that is billed
     anyway is added when the next one is committed.
@@ -48,7 +48,7 @@ def plan(route: Route, request: AnyRequest) -> Plan:
 
 def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
     """An upper bound of one attempt's cost in nano-USD; None if its price or its output limit is unknown, or if nothing
-    bounds what the vendor reads: what it fetches itself, unless the price has a cap for it (`max_extra_usd`).
+    bounds what the vendor fetches to read, unless the price has a cap for it (`max_extra_usd`).
     """
     return _bound(request, deployment, Reading(tokens.input_bound(request), media_of(request)), 1)
 
@@ -98,7 +98,7 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
 
 
 def _with_media(read: Reading, provider: Provider, model: str, context: int | None) -> tuple[int, int] | None:
-    """Bounds of the tokens read and heard. The context bounds what no formula does; None: it is not known either."""
+    """Bounds of input and audio tokens. The context bounds media without a formula; None: it is unknown too."""
     media = read.media
     images = [image_bound(provider.image_rules, model, data) for data in media.images]
     audio = [audio_bound(provider.audio_tokens_per_s, data, form) for data, form in media.audio]

@@ -1,4 +1,4 @@
-"""Translates: past calls, routed by two configurations, into what a change of the configuration would change."""
+"""Translates: past calls, routed by two configurations, into the effect of a configuration change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Decide = Callable[[PastCall], Decision]
 """The decision on a past call by one configuration. Raises ProxyError if it would be refused."""
 
 _DAY_NS = 86_400 * NANO_PER_USD
-_LEAST_NS = 3_600 * NANO_PER_USD  # a few calls of one minute say little about a day
+_LEAST_NS = 3_600 * NANO_PER_USD  # a few calls within one minute say little about a day
 
 
 class Replayed(Struct, frozen=True):
@@ -30,7 +30,7 @@ class Replayed(Struct, frozen=True):
 
 
 class Change(Struct):
-    """The calls that change in the same way. `difference_nano`: of those whose prices are known."""
+    """Calls that change in the same way. `difference_nano`: the sum over those whose prices are known."""
 
     requested: str
     before: Replayed
@@ -42,8 +42,8 @@ class Change(Struct):
 def replay(calls: Sequence[PastCall], before: Decide, after: Decide, now_ns: int) -> dict[str, Any]:
     """What changes for these calls (newest first): models, cost per day, capabilities, rules that no longer match.
 
-    Costs are those of the tokens that the calls used, at today's prices of either configuration. The rate of calls is
-    that of the time since the first of them, at least an hour.
+    Costs apply the current prices of either configuration to the tokens that the calls used. The call rate is
+    averaged over the time since the first of them, at least an hour.
     """
     rules: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     changes: dict[tuple[str, ...], Change] = {}
@@ -126,7 +126,7 @@ def _name(each: Replayed) -> str | None:
 
 
 def _lost(before: Deployment, after: Deployment) -> list[str]:
-    """What the model before is known to take and the one after is not, by their rows in pricing.yaml."""
+    """Capabilities of the old model that the new one is not known to have, by their rows in pricing.yaml."""
     was, new = before.price, after.price
     if was is None or new is None:
         return []

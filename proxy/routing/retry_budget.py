@@ -1,15 +1,15 @@
-"""Orchestrates: how many extra requests an upstream must bear, and a caller may cause. The clock is passed in.
+"""Orchestrates: limits on the extra requests that an upstream gets and that a caller causes. The clock is passed in.
 
-Extra requests are repeats at the same deployment and hedges. Falling back to a deployment that is well is none: it is
-the one request that this deployment gets of the call.
+Extra requests are retries at the same deployment, and hedges. A fallback to a healthy deployment is not one: it is the
+only request that this deployment gets from the call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-FLOOR = 3.0  # extra requests in reserve, also where there were few requests
-REFILL_S = 10.0  # after so long without an extra request the reserve is full again
+FLOOR = 3.0  # extra requests in reserve, even after few requests
+REFILL_S = 10.0  # after this long without an extra request the reserve is full again
 _MAX_CALLERS = 4_096
 _MAX_COUNTED_NANO = 1 << 60
 
@@ -34,7 +34,7 @@ class _Reserve:
 
 
 class RetryBudgets:
-    """At most `share` extra requests beside those that were meant for an upstream or made by a caller, plus `FLOOR`."""
+    """At most `share` extra requests per normal request to an upstream or by a caller, plus `FLOOR`."""
 
     def __init__(self, now_s: Callable[[], float], share: float = 0.2) -> None:
         self.share = share
@@ -43,15 +43,15 @@ class RetryBudgets:
         self._callers: dict[str | None, _Reserve] = {}
 
     def note_request(self, upstream: str, caller: str | None) -> None:
-        """A request that is no extra one."""
-        if not self._callers:  # nobody has had an extra request
+        """Counts a normal request."""
+        if not self._callers:  # no caller has used an extra request
             return
         for reserve in (self._upstreams.get(upstream), self._callers.get(caller)):
-            if reserve is not None and reserve.left < FLOOR:  # the others have all that they can have
+            if reserve is not None and reserve.left < FLOOR:  # full reserves need no update
                 reserve.left = min(FLOOR, reserve.left + self.share)
 
     def take(self, upstream: str, caller: str | None) -> bool:
-        """True if one more extra request may be made; then it counts."""
+        """True if one more extra request may be made; if so, it is counted."""
         now_s = self._now_s()
         own = self._upstreams.setdefault(upstream, _Reserve())
         callers = self._callers.get(caller)
@@ -67,7 +67,8 @@ class RetryBudgets:
 
 
 class HedgeSpending:
-    """What hedges cost beside everything else, in nano-USD. Both sums fade: a long past buys no expensive day."""
+    """Spend on hedges against all other spend, in nano-USD. Both sums decay: months of traffic must not pay for one
+    expensive day of hedging."""
 
     def __init__(self) -> None:
         self._spent = 0
@@ -91,6 +92,6 @@ class HedgeSpending:
         return True
 
     def settle(self, bound_nano: int, extra_nano: int) -> None:
-        """A hedge ended; its loser cost `extra_nano`."""
+        """Records a hedge that ended; its loser cost `extra_nano`."""
         self._reserved -= bound_nano
         self._extra += extra_nano

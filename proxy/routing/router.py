@@ -28,8 +28,8 @@ _NO_CLASSIFIER = NoClassifier()
 
 
 class Router:
-    """`random` in [0, 1) picks among `weighted` names. `state` lends the latest snapshot of the deployments' health and
-    of one session.
+    """`random` in [0, 1) picks among `weighted` names. `state` returns the latest snapshot of the deployments' health
+    and of one session.
 
     `version` names the configuration, in decisions.
     """
@@ -127,18 +127,18 @@ class Router:
         return None
 
     def member(self, name: str, request: ChatRequest, key: str | None, allowed: Allowed | None) -> Route:
-        """The route of one member of an ensemble. Each has a draw of its own, and no conversation holds it anywhere: a
-        sticky session would lead all members to one model. Raises as `route` does.
+        """The route of one member of an ensemble. Each has a draw of its own, and no sticky conversation: that would
+        lead all members to one model. Raises as `route` does.
         """
         target = self._views.current().target_of(name)
         if not self._enabled or target not in _AUTO:
             return self._views.resolve(name, self._random(), allowed)
         facts = replace(facts_of(request, target, key, {}, self._reading), session="")
         route = self._decide(facts, self._state(""), self._random(), allowed).route
-        return replace(route, ensemble="")  # else a rule could lead an ensemble to itself
+        return replace(route, ensemble="")  # or a rule could lead an ensemble to itself
 
     def pool(self, allowed: Allowed | None) -> tuple[Deployment, ...]:
-        """What members are picked from."""
+        """The deployments that members are picked from."""
         return self._views.of(allowed).pool()
 
     async def prices_loaded(self, deployments: Iterable[Deployment]) -> bool:
@@ -161,7 +161,7 @@ class Router:
             raise refusal_of(allowed, route) from None
 
     def _named(self, name: str, draw: float, allowed: Allowed | None, hints: Hints) -> Route:
-        """The route of a named model; the client's own fallback replaces the one of the file."""
+        """The route of a named model; the client's own fallback replaces the configured one."""
         route = self._views.resolve(name, draw, allowed)
         if hints.fallback is None and not hints.no_fallback:
             return route

@@ -1,4 +1,4 @@
-"""Translates: the section `rules` and Facts into the first rule that matches, and why each rule before it does not."""
+"""Translates: the section `rules` and Facts into the first rule that matches, and why each earlier one does not."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def match(rules: tuple[CompiledRule, ...], facts: Facts) -> tuple[Rule | None, t
 
 
 def outcomes(tried: Iterable[CompiledRule], facts: Facts) -> tuple[RuleTried, ...]:
-    """What became of each rule that was tried."""
+    """The outcome of each rule that was tried."""
     failed = (
         (rule.name, next((check for check in checks if not check.holds(facts)), None)) for rule, checks, _ in tried
     )
@@ -86,27 +86,27 @@ def outcomes(tried: Iterable[CompiledRule], facts: Facts) -> tuple[RuleTried, ..
 
 
 def headers_in(rules: Iterable[Rule]) -> frozenset[str]:
-    """The names of the headers that rules look at, lower case."""
+    """The names of the headers that rules use, lower case."""
     return frozenset(name.lower() for rule in rules for when in conditions(rule.when) for name in when.header or ())
 
 
 def reads_text(rules: Iterable[Rule]) -> bool:
-    """True if a rule looks at what a person wrote."""
+    """True if a rule uses the text that a person wrote."""
     return any(when.text_matches is not None for rule in rules for when in conditions(rule.when))
 
 
 def reads_budget(rules: Iterable[Rule]) -> bool:
-    """True if a rule looks at what is spent of the budget."""
+    """True if a rule uses the spent share of the budget."""
     return any(when.budget_spent_over is not None for rule in rules for when in conditions(rule.when))
 
 
 def looks_at_difficulty(rules: Iterable[Rule], task: str) -> bool:
-    """True if a rule can look at the difficulty of a request with this task."""
+    """True if a rule can use the difficulty of a request with this task."""
     return any(_looks_at_difficulty(rule.when, task) for rule in rules)
 
 
 def _looks_at_difficulty(when: When, task: str) -> bool:
-    """A condition on another task fails before its difficulty is compared."""
+    """False for a condition on another task, which fails before its difficulty is compared."""
     if when.task is not None and task not in listed(when.task):
         return False
     is_compared = when.difficulty_over is not None or when.difficulty_under is not None

@@ -28,7 +28,7 @@ _CODES = """
     af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu hy id it ja ka km kn ko lt lv mk ml mr my ne nl no
     pa pl pt ro ru sk sl so sq sv sw ta te th tl tr uk und ur vi zh
 """
-LANGUAGES = tuple(_CODES.split())  # those that the classifier tells apart; "und": it found none
+LANGUAGES = tuple(_CODES.split())  # those that the classifier distinguishes; "und": it found none
 Share = Annotated[float, Meta(ge=0, le=1)]
 Task = Annotated[str, one_of(*TASKS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]
@@ -46,8 +46,8 @@ class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sticky(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a conversation is recognised, for how many idle seconds it stays where it is warm, and what moving may cost:
-    it moves if the other deployment costs less than `max_switch_cost_ratio` of what the warm one costs.
+    """How a conversation is recognised, for how many idle seconds it stays where it is warm, and when it moves:
+    if the other deployment costs less than `max_switch_cost_ratio` of what the warm one costs.
     """
 
     by: list[Annotated[str, one_of(*SESSION_KEYS)]] = field(default_factory=lambda: list(SESSION_KEYS))
@@ -87,8 +87,8 @@ class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One name under `models:`. `weighted` maps names to shares; `use` and `weighted` exclude each other.
 
-    `cache_s`: for how long an answer serves equal requests of its caller. `cache` is that of its providers, for
-    requests by this name.
+    `cache_s`: how long an answer is reused for equal requests of its caller. `cache` replaces the providers' `cache`
+    for requests to this name.
     """
 
     use: str | None = None
@@ -131,8 +131,8 @@ class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
 
 class Among(Struct, frozen=True, forbid_unknown_fields=True):
-    """`use` of a rule: the best of these names by a strategy, or an ensemble. With `prefer: reliable_tools` those that
-    break the fewest tool calls come first.
+    """`use` of a rule: the best of these names by a strategy, or an ensemble. With `prefer: reliable_tools` those
+    with the fewest broken tool calls come first.
     """
 
     strategy: Strategy | None = None

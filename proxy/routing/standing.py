@@ -1,4 +1,4 @@
-"""Orchestrates: one deployment as its attempts showed it: its pace, its failures, its breaker, its rest. No clock."""
+"""Orchestrates: one deployment judged by its attempts: its pace, failures, breaker and rest. No clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from proxy.routing.health import DeploymentHealth
 from proxy.schema.records import AttemptEnd
 
 SAMPLES = 64  # latest times kept for the p95
-MIN_SAMPLES = 20  # fewer tell no p95
-MIN_TOKENS = 8  # a shorter answer tells no throughput
+MIN_SAMPLES = 20  # fewer give no p95
+MIN_TOKENS = 8  # a shorter answer gives no throughput
 PACE = 0.2  # weight of the latest attempt in the moving averages of pace
 LONG_AGO = -math.inf
 
@@ -80,10 +80,10 @@ class Standing:
         self.breaker_since, self.recent, self.error_rate, self.why = now, 0, 0.0, ""
 
     def snapshot(self, now: float, unix_s: float) -> DeploymentHealth:
-        """What is published of it. `now` is the board's clock, `unix_s` the same moment."""
+        """Its public state. `now` is the board's clock, `unix_s` the same moment."""
         breaker = "closed"
         if self.is_open:
-            is_free = now >= self.open_until and self.probe is None  # to be probed
+            is_free = now >= self.open_until and self.probe is None  # for a probe
             breaker = "half_open" if is_free else "open"
         until = max(self.rests_until, self.open_until)
         return DeploymentHealth(

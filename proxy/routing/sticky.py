@@ -1,4 +1,4 @@
-"""Translates: a conversation and what is warm -> the deployment that it stays on.
+"""Translates: a conversation and the warm prompt caches -> the deployment that it stays on.
 
 A vendor reads the beginning of a prompt that it has seen before from its cache, at a fraction of the price. A
 conversation that moves pays for its whole history again.
@@ -40,14 +40,14 @@ def _is_cheaper(best: Candidate, warm: Candidate, ratio: float) -> bool:
 
 
 def is_home(decision: Decision, name: str) -> bool:
-    """True if every worker would choose this deployment for the conversation, if it were not warm anywhere."""
+    """True if every worker would choose this deployment for the conversation if it were warm nowhere."""
     first = decision.route.candidates[0]
     return name == first.name and decision.is_shared and not any(each.rests for each in decision.candidates)
 
 
 def rendezvous(session: str, name: str) -> bytes:
-    """Orders equals for one session: the lowest wins. Every worker computes the same order, and if one candidate goes,
-    only its own sessions move.
+    """Orders equal candidates for one session: the lowest wins. Every worker computes the same order, and if one
+    candidate disappears, only its own sessions move.
     """
     return blake2b(f"{session}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 

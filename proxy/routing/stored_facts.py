@@ -1,7 +1,8 @@
-"""Translates: Facts into what a call's row keeps of them, and back, so that a change of the rules can be tried on it.
+"""Translates: Facts to their stored form in a call's row, and back, so that changed rules can be tried on them.
 
-Kept are numbers, flags and names of ours. Of what clients write themselves (headers, metadata, tags, the text) only
-whether it is what a rule compares it with: the words in a row come from the configuration, never from a prompt.
+It has numbers, flags and our own names. For words that clients write themselves (headers, metadata, tags, the text) it
+only says whether they match what a rule compares them with: the words in a row come from the configuration, never from
+a prompt.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from proxy.schema.records import Decided
 
 MAX_BYTES = 4096  # of the facts in one row, and of the candidates
 _MAX_CANDIDATES = 32
-_MAX_NAME = 200  # characters of a model's name, the one free text of a client
+_MAX_NAME = 200  # characters of a model's name, the only free text from a client
 
 
 class Mentioned(Struct, frozen=True):
-    """What the rules of a configuration compare with words of clients."""
+    """The values that the rules of a configuration compare with clients' words."""
 
     headers: dict[str, frozenset[str]] = field(default_factory=dict)
     metadata: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -63,12 +64,12 @@ class _Kept(KeptFacts, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _SAME = tuple(name for name in KeptFacts.__struct_fields__ if name not in ("headers", "metadata", "tags"))
-_SET = re.compile(r"\[!?(.)[^]]*]")  # a set of characters in a pattern; its first is the one taken
+_SET = re.compile(r"\[!?(.)[^]]*]")  # a set of characters in a pattern; its first one is used
 _ENCODER = msgspec.json.Encoder()
 
 
 def decided(decision: Decision, words: Mentioned = NOTHING) -> Decided:
-    """What the row of a call says of its decision."""
+    """The columns of a call's row about its decision."""
     facts = stored(decision.facts, words)
     candidates = _written(kept_candidates(decision)[:_MAX_CANDIDATES])
     return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot, candidates)
@@ -81,7 +82,7 @@ def _written(candidates: list[KeptCandidate]) -> str:
 
 
 def restored_candidates(text: str | None) -> list[KeptCandidate]:
-    """The candidates of a stored call; none of one that named its model."""
+    """The candidates of a stored call; empty if it named its model."""
     return [] if text is None else msgspec.json.decode(text, type=list[KeptCandidate])
 
 
@@ -119,7 +120,7 @@ def restored(text: str | None, requested: str, key: str | None) -> Facts:
 
 
 def _text(patterns: tuple[str, ...]) -> str:
-    """A text that matches these patterns. Of several beginnings or ends the longest covers the others."""
+    """A text that matches these patterns. The longest of several prefixes or suffixes covers the others."""
     by_length = sorted(patterns, key=len)
     begins = [each for each in by_length if not each.startswith("*")][-1:]
     ends = [each for each in by_length if each not in begins and not each.endswith("*")][-1:]
@@ -132,7 +133,7 @@ def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
 
 
 def _same(given: Mapping[str, str], words: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Instead of each value one that the same patterns match."""
+    """Replaces each value by one that the same patterns match."""
     return {name: kept for name, patterns in words.items() if (kept := _pattern(given.get(name), patterns)) is not None}
 
 

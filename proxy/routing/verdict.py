@@ -1,4 +1,4 @@
-"""Translates: how an attempt ended -> what that says about its deployment."""
+"""Translates: the end of an attempt -> a verdict on its deployment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAILING_4XX = (408, 498)  # the vendor's own time-out, and Groq's word for "at 
 
 
 class Verdict(Enum):
-    """What one attempt says about its deployment."""
+    """The evidence of one attempt about its deployment."""
 
     GOOD = "it answered"
     BAD = "it failed, so the breaker counts it"
@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 
 def verdict_of(end: AttemptEnd) -> Verdict:
-    """A request that is wrong says nothing about the deployment, nor does a caller that leaves or runs out of time."""
+    """A faulty request says nothing about the deployment, nor does a caller that disconnects or runs out of time."""
     outcome, status, code = end.outcome, end.status, end.error_code
     if outcome is Outcome.OK:
         return Verdict.GOOD

@@ -1,4 +1,4 @@
-"""Orchestrates: where conversations are warm, and which of them other workers have to be told about. Clocks passed in.
+"""Orchestrates: where conversations are warm, and which of them to share with other workers. Clocks are passed in.
 
 All workers choose the same deployment for a new conversation, so they need to be told only of a *move*: a conversation
 that is warm elsewhere, because its first choice was unwell or other workers would choose differently.
@@ -14,12 +14,12 @@ from proxy.routing.settings import RouterConfig
 from proxy.schema.records import NANO_PER_USD, StickyMove
 
 MAX_SESSIONS = 10_000
-_TOLD_FOR = 0.25  # of its lifetime: a move is told again after it, while the conversation goes on
+_TOLD_FOR = 0.25  # of its lifetime: a move is shared again after that, while the conversation goes on
 _NS = NANO_PER_USD  # nanoseconds of a second
 
 
 class _Warm(Struct, frozen=True):
-    """`until`, `told_at`: seconds of the monotonic clock; `told_at` None: no worker had to be told."""
+    """`until`, `told_at`: seconds of the monotonic clock; `told_at` None: no worker needed to know."""
 
     name: str
     tokens: int
@@ -38,7 +38,7 @@ class WarmSessions:
         self._untold: dict[str, StickyMove] = {}
 
     def of(self, session: str) -> tuple[str, int] | None:
-        """The deployment that is warm, and the tokens that it has cached."""
+        """The warm deployment, and the tokens that it has cached."""
         warm = self._warm.get(session)
         if warm is None:
             return None
@@ -48,8 +48,8 @@ class WarmSessions:
         return warm.name, warm.tokens
 
     def note(self, session: str, name: str, tokens: int, *, is_home: bool = True) -> None:
-        """This deployment has so many tokens of the conversation in its cache now. `is_home`: every worker would choose
-        it for a conversation that is not warm anywhere.
+        """Records that this deployment now has `tokens` of the conversation in its cache. `is_home`: every worker would
+        choose it for a conversation that is warm nowhere.
         """
         now, before = self._now_s(), self._warm.get(session)
         if before is None or now >= before.until:
@@ -70,13 +70,13 @@ class WarmSessions:
         return moves
 
     def give_back(self, moves: Iterable[StickyMove]) -> None:
-        """Moves that could not be told: they are still to be told, unless there is later news."""
+        """Returns moves that could not be shared: they are shared later, unless there is newer news."""
         for move in moves:
             if move.session not in self._untold:
                 self._tell(move)
 
     def learn(self, moves: Iterable[StickyMove]) -> None:
-        """What other workers told, oldest first. What this one has yet to tell is newer."""
+        """Takes the moves that other workers shared, oldest first. Moves that this one has yet to share are newer."""
         now, unix_s = self._now_s(), self._unix_s()
         for move in moves:
             until = now + min(move.until_ns / _NS - unix_s, self.ttl_s)
@@ -88,7 +88,7 @@ class WarmSessions:
             self._put(move.session, _Warm(move.model, tokens, until, now))
 
     def _put(self, session: str, warm: _Warm) -> None:
-        """The last one is the one that was warm most recently."""
+        """Stores an entry. The last entry is the one that was warm most recently."""
         self._warm.pop(session, None)
         if len(self._warm) >= MAX_SESSIONS:
             del self._warm[next(iter(self._warm))]

@@ -1,8 +1,8 @@
-"""Values: types of configuration keys that allow only some values of a type. The reader refuses the others, and the
-JSON schema tells editors, both by what stands here.
+"""Values: types of configuration keys that allow only some values of a type. The reader refuses all others, and the
+JSON schema tells editors; both follow these definitions.
 
-Bounds are msgspec's own (`ge`, `gt`, `le`). In `extra`: `one_of`, the only values; `pattern` of text, with
-`must`, the end of the sentence "must ..." where it does not; `check`, the name of a check that no pattern can make.
+Bounds are msgspec's own (`ge`, `gt`, `le`). `extra` may hold `one_of`, the allowed values; `pattern` for text,
+with `must`, the end of the error "must ..."; and `check`, the name of a check that no pattern can express.
 msgspec's own `pattern` is not used: a Struct that has one can crash the interpreter when it exits (msgspec 0.22.0 in
 `TypeNode_Free`, seen in November 2026; issue 717 of msgspec).
 """
@@ -20,7 +20,7 @@ def one_of(*allowed: str | int | bool) -> Meta:
 
 
 def text(pattern: str, must: str) -> Meta:
-    """Text that the pattern is found in."""
+    """Text in which the pattern is found."""
     return Meta(extra={"pattern": pattern, "must": must}, extra_json_schema={"pattern": pattern})
 
 
@@ -47,7 +47,7 @@ Price = Annotated[float, Meta(ge=0, le=100_000)]  # USD per 1M tokens
 Factor = Annotated[float, Meta(ge=0, le=100)]
 Fee = Annotated[float, Meta(ge=0, le=1_000)]  # USD
 TokenCount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-# Bounds of what is kept: far beyond any use, and moments in nanoseconds stay within 64 bits.
+# Bounds of retention: far beyond any use, and times in nanoseconds stay within 64 bits.
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 Lifetime = Annotated[float, Meta(gt=0, le=30 * 86_400)]  # seconds
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]  # keeps sums of nano-USD within 64 bits

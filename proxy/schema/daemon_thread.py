@@ -1,7 +1,7 @@
-"""Performs I/O: blocking work in a thread of its own, so that a file system that hangs delays nobody else.
+"""Performs I/O: blocking work in a thread of its own, so that a hanging file system delays nothing else.
 
 The threads of an executor are shared, and the interpreter waits for them when it ends. A thread that hangs in a read
-may never return, so neither may hold for it.
+may never return, so neither must wait for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DaemonThread:
             result = work(*arguments)
         except BaseException as error:
             failure = error
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
+        with suppress(RuntimeError):  # the loop was closed in the meantime
             loop.call_soon_threadsafe(self._end, done, result, failure)
 
     def _end(self, done: asyncio.Future[T], result: T, failure: BaseException | None) -> None:

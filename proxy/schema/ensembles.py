@@ -1,4 +1,4 @@
-"""Values: what a call of an ensemble leaves for its report, and what is asked of such calls. No text of an answer."""
+"""Values: what an ensemble call stores for reports, and queries over such calls. Never the text of an answer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class EnsembleRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class EnsembleCall(Struct, frozen=True):
-    """A stored call of an ensemble. `cost_nano` covers everything that it asked. `rating`, from 0 to 1: the last one
-    that it got; None: none.
+    """A stored call of an ensemble. `cost_nano` covers all its attempts. `rating`: its latest rating, from 0 to 1;
+    None: it has none.
     """
 
     record: EnsembleRecord
@@ -60,7 +60,7 @@ class EnsembleQuery(Struct, frozen=True):
 
 
 class Rating(Struct, frozen=True):
-    """What somebody says about the answer of a call: whether it was a success, how good it was from 0 to 1, or why.
+    """Feedback on the answer of a call: whether it was a success, how good it was from 0 to 1, or why.
 
     `source`: where it was given. `key_id`: the name of the key that gave it.
     """

@@ -5,12 +5,12 @@
     ├── CostLimit               402  the next attempt could cost more than the request allows
     │   └── BudgetSpent         429  ... or than a budget has room for
     ├── UpstreamError           a provider's failure; carries its Outcome and `retryable`
-    │   ├── AllDown             503  no candidate can answer now; says why of each
+    │   ├── AllDown             503  no candidate can answer now; gives each one's reason
     │   ├── UpstreamTruncated   502  the answer broke off
     │   ├── UpstreamTimeout     504  a phase took longer than its time-out
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
     │       └── KeysUnavailable 429  every key of the provider rests or has used its minute (503: all were refused)
-    ├── QuorumMissed            502  too few members of an ensemble answered; says why of each
+    ├── QuorumMissed            502  too few members of an ensemble answered; gives the others' reasons
     ├── NoAgreement             502  the members of an ensemble answered, and too few gave the same answer
     ├── NoSiteFits              404  no template of the catalog fits instructions and assets; names the nearest
     └── StorageUnavailable      503  the ledger cannot write
@@ -73,7 +73,7 @@ class BadRequest(ProxyError):
 
 
 class Conflict(ProxyError):
-    """409: what is stored does not allow it. SDKs would repeat a 409, though nothing would change."""
+    """409: the stored state does not allow it. SDKs would retry a 409, though nothing would change."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         headers = {"x-should-retry": "false"}
@@ -101,7 +101,7 @@ class Silent(Struct, frozen=True):
 
 
 class QuorumMissed(ProxyError):
-    """502: fewer members of an ensemble answered than must. Each of the others with its reason is in the body."""
+    """502: fewer members of an ensemble answered than required. The body lists the others with their reasons."""
 
     def __init__(self, name: str, answered: int, needed: int, members: tuple[Silent, ...]) -> None:
         each = "; ".join(f"{one.model}: {one.code}" for one in members)
@@ -153,7 +153,7 @@ class NoSiteFits(ProxyError):
 
 
 class CostLimit(ProxyError):
-    """402: `max_cost_usd` or a budget does not allow another attempt: it could cost too much, or nobody knows how much.
+    """402: `max_cost_usd` or a budget does not allow another attempt: it could cost too much, or its price is unknown.
 
     Another candidate may be cheaper.
     """
@@ -235,8 +235,8 @@ class UpstreamError(ProxyError):
         self.availability: tuple[Availability, ...] = ()
 
     def note_all_failed(self, availability: tuple[Availability, ...], tries: int = 1) -> None:
-        """Nobody is left to ask, after `tries` attempts. A client that repeats the request would multiply them: SDKs
-        repeat 408, 409, 429 and 5xx twice. An empty account stays empty.
+        """No candidate is left after `tries` attempts. A client's retries would multiply them: SDKs retry 408, 409, 429
+        and 5xx twice. An empty account stays empty.
         """
         self.availability = availability
         is_repeated = tries > 1 and self.status in (408, 409, 429)
@@ -257,7 +257,7 @@ class UpstreamError(ProxyError):
         """True if the same deployment may be asked again: it refused, or the request never reached it.
 
         After a time-out, a broken connection or an unreadable 200 the vendor may still be processing the request, or
-        have billed it. Sending it again could pay twice. An error that came with a count of output is billed.
+        have billed it. Sending it again could be billed twice. An error that came with a count of output is billed.
         """
         if self.other_key:
             return True
@@ -343,5 +343,5 @@ class KeysUnavailable(UpstreamUnavailable):
 
     @property
     def resendable(self) -> bool:
-        """False: until then the next try would end the same way, so the call moves on."""
+        """False: a retry before then would fail the same way, so the call moves on."""
         return False

@@ -17,7 +17,7 @@ OUTCOMES = (*METRICS, "cost", "latency")
 
 
 class VariantSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """One of the ways that are compared. What it leaves out stays as the request and the prompt have it.
+    """One of the compared variants. What it leaves out stays as in the request and the prompt.
 
     `prompt_version`: of the experiment's prompt. `model`: any name that the proxy knows. `parameters`: fields of the
     request, like `temperature`. `ensemble`: keys of an ensemble, as in `routing.ensemble`.
@@ -34,10 +34,11 @@ class VariantSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     """What is compared, how variants are assigned, and when the verdict is out.
 
-    `prompt`: its uses take part; None: only requests that name the experiment do. `metric`: the outcome that decides.
-    `outcome_rule`: what counts of several ratings of one call. `alpha`: the share of experiments without a difference
-    that may name a winner. `minimum_effect`: the difference to be found fastest. `minimum_samples`: of each variant.
-    `floor`: the least share of a variant under `auto`. `promote`: the label `label` of the prompt moves to the winner.
+    `prompt`: requests that use it take part; None: only those that name the experiment. `metric`: the outcome that
+    decides. `outcome_rule`: which of several ratings of one call counts. `alpha`: the share of experiments without a
+    difference that may name a winner. `minimum_effect`: the difference to be found fastest. `minimum_samples`: of each
+    variant. `floor`: the minimum share of a variant under `auto`. `promote`: the label `label` of the prompt moves to
+    the winner.
     """
 
     id: str
@@ -63,11 +64,11 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExperimentState(Struct, frozen=True):
-    """What changes about an experiment. Times are Unix nanoseconds.
+    """The mutable part of an experiment. Times are Unix nanoseconds.
 
     `status`: draft, running or stopped. `revision` counts the changes. `winner`: recorded when the verdict came out.
-    `promoted_version`: where the label was moved for the winner, `promoted_from` (None: nowhere) where it was before.
-    `reverted_ns`: when that was taken back.
+    `promoted_version`: where the label was moved for the winner; `promoted_from` (None: nowhere): where it was before.
+    `reverted_ns`: when the promotion was reverted.
     """
 
     status: str = "draft"
@@ -102,7 +103,7 @@ Sums = tuple[int, float, float]  # of outcomes: their number, sum, and sum of sq
 
 
 class VariantSums(Struct, frozen=True):
-    """What is known of one variant. `units`: different users, sessions or conversations; a call without one is a unit
+    """The data on one variant. `units`: different users, sessions or conversations; a call without one is a unit
     of its own. `outcomes`: by outcome, the sums over units; a unit counts with the mean of its calls.
     """
 
@@ -113,9 +114,9 @@ class VariantSums(Struct, frozen=True):
 
 
 class Steps(Struct, frozen=True):
-    """How the outcomes of an experiment came in: `count` stretches of `width_ns` from `start_ns` on.
+    """The outcomes of an experiment over time: `count` intervals of `width_ns`, starting at `start_ns`.
 
-    `sums`: variant, stretch, and what this stretch adds to the sums of the deciding metric.
+    `sums`: variant, interval, and what this interval adds to the sums of the deciding metric.
     """
 
     start_ns: int

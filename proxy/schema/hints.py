@@ -14,8 +14,8 @@ class Hints(Struct, frozen=True, kw_only=True):
 
     `max_cost_usd` and `deadline_ms` bind all attempts of the call together. `fallback` replaces the configured order,
     and `no_fallback` leaves only the first candidate. Without `allow_downgrade` a spent budget refuses the call.
-    `ensemble`: keys of an ensemble, as the client wrote them. `progress`: tell how far a panel is. `experiment`: the
-    one that chooses a variant for the request.
+    `ensemble`: keys of an ensemble, as the client wrote them. `progress`: report the progress of a panel.
+    `experiment`: the one that chooses a variant for the request.
     """
 
     task: str | None = None

@@ -1,4 +1,4 @@
-"""Translates: JSON bytes into values and back, as strictly as a gateway must read what strangers send.
+"""Translates: JSON bytes into values and back, as strictly as a gateway must read untrusted input.
 
 A single call that parses 30 MB holds the GIL for 30 ms or more. So a large text is read and written in steps: long
 strings slice by slice, containers member by member down to those that are small.
@@ -30,20 +30,20 @@ from proxy.schema.json_writing import encode as encode
 from proxy.schema.json_writing import write_large
 
 MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
-_NAMED = 64 * 1024  # bytes; in a larger body what is wrong is not named where that takes a slow parser
+_NAMED = 64 * 1024  # bytes; for a larger body an error is not described where that takes a slow parser
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _CONTAINERS = frozenset({dict, list})
 
 
 def _finite(text: str) -> float:
-    """msgspec's own way takes 9 us for `1e300`, 30 times as long, and holds the interpreter all the while."""
+    """msgspec's own conversion takes 9 us for `1e300`, 30 times as long, and holds the GIL throughout."""
     number = float(text)
     if math.isinf(number):
         raise ValueError("Number out of range")
     return number
 
 
-decode = msgspec.json.Decoder(float_hook=_finite).decode  # for what strangers wrote: no number is dear
+decode = msgspec.json.Decoder(float_hook=_finite).decode  # for untrusted input: no number is expensive
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -156,7 +156,7 @@ def _pairs(value: object) -> int:
 
 
 def _duplicate(body: bytes) -> str:
-    """What to tell the client."""
+    """The error message for the client."""
     twice: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> None:
@@ -169,11 +169,11 @@ def _duplicate(body: bytes) -> str:
     if len(body) <= _NAMED:
         json.loads(body, object_pairs_hook=look)
     name = f"The key {twice[0][:64]!r}" if twice else "A key"
-    return f"{name} stands twice in one JSON object. Send it once."
+    return f"{name} appears twice in one JSON object. Send it once."
 
 
 def _lone_half(body: bytes) -> str | None:
-    """Where half of a surrogate pair stands alone, which parsers report as something else; None: nowhere."""
+    """The error for an unpaired half of a surrogate pair, which parsers report as something else; None: no error."""
     high: re.Match[bytes] | None = None
     for escape in _ESCAPE.finditer(body[:_NAMED]):
         code = int(escape[1], 16) if escape[1] else 0

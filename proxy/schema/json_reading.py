@@ -56,7 +56,7 @@ def replace_member(text: bytes, name: str, value: bytes | None) -> bytes:
 
 
 class _Reader:
-    """One text. The index has the state of its slices; their commas are looked for where a cut is wanted."""
+    """One text. The index holds the state of each slice; commas are located only where a cut is needed."""
 
     def __init__(self, text: bytes, read: Read) -> None:
         self._text = text
@@ -167,7 +167,7 @@ class _Reader:
         return last
 
     def _last_comma(self, place: int, at: int, depth: int) -> int:
-        """The last comma of a container before a slice; -1: there is none behind `at`."""
+        """The last comma of a container before a slice; -1: there is none after `at`."""
         for before in range(place - 1, bisect_right(self._starts, at) - 2, -1):
             if self._lowest[before] <= depth and depth in (found := self._commas_of(before)):
                 return found[depth][1] if found[depth][1] >= at else -1
@@ -192,7 +192,7 @@ class _Reader:
         return found
 
     def _bare(self, begin: int, end: int) -> tuple[int, int]:
-        """Without blanks around."""
+        """The range without surrounding white space."""
         begin = self._skipped(begin, end)
         while end > begin and self._text[end - 1] in _BLANKS:
             at = max(begin, end - STEP_BYTES)
@@ -200,7 +200,7 @@ class _Reader:
         return begin, end
 
     def _skipped(self, at: int, end: int) -> int:
-        """The first place that is no blank."""
+        """The first position that is not white space."""
         while at < end and self._text[at] in _BLANKS:
             blank = _BLANK.match(self._text, at, min(at + STEP_BYTES, end))
             at = blank.end() if blank else end
@@ -251,7 +251,7 @@ class _Reader:
 
 
 def _some(found: Any) -> Any:
-    """Raises DecodeError for a run without members: there was a comma too many."""
+    """Raises DecodeError for a run without members: there was an extra comma."""
     if not found:
         raise _malformed()
     return found

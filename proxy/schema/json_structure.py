@@ -1,4 +1,4 @@
-"""Translates: a JSON text into its structure, what stands outside its strings, and checks that against the limits.
+"""Translates: a JSON text into its structure (all that is outside its strings), and checks it against the limits.
 
 The cost of parsing depends on the number of values in a body, not only on its bytes. So the limits are checked on the
 structure of the body, which is found at memory speed before anything is parsed.
@@ -45,7 +45,7 @@ def structure(text: bytes) -> bytes:
 def sliced(text: bytes) -> Iterator[tuple[int, bool, bytes]]:
     """The text in slices: where each ends, whether that is within a string, and its structure.
 
-    None ends between a backslash and what it escapes.
+    No slice ends between a backslash and what it escapes.
     """
     at, quoted = 0, False
     while at < len(text):
@@ -114,7 +114,7 @@ def check_beginning(body: bytes) -> None:
     while len(body) > 1.5 * size:
         found = structure(body[:size])
         check_limits(found)
-        # Where a body that goes on like this would be over a limit.
+        # The share of a limit that this part has used: it shows where a body that goes on like this would exceed one.
         used = max(containers(found) / MAX_CONTAINERS, found.count(b":") / MAX_PAIRS, len(found) / MAX_VALUES)
         size = max(2 * size, int(1.05 * size / used) if used > 0.01 else len(body))
 
@@ -127,7 +127,7 @@ def containers(text: bytes) -> int:
 
 
 def depths(structure: bytes) -> list[int]:
-    """How many more containers are open behind each bracket of a structure than before it."""
+    """How many more containers are open after each bracket of a structure than before it."""
     steps = accumulate(structure.translate(_STEPS, _NO_BRACKETS))
     return list(map(sub, steps, count(1)))
 

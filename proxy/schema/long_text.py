@@ -8,8 +8,8 @@ _SHORT = 4 * 1024 * 1024  # characters that one call may join
 
 
 def joined(pieces: Sequence[str]) -> str:
-    """What `"".join` returns, which copies 60 MB in one call. Here the text grows in place, and no memory is taken
-    for anything else meanwhile, which would stand in its way.
+    """What `"".join` returns, which copies 60 MB in one call. Here the text grows in place; nothing else is
+    allocated meanwhile, which would get in its way.
     """
     if sum(map(len, pieces)) <= _SHORT:
         return "".join(pieces)

@@ -14,7 +14,7 @@ _INDEX = re.compile(r"\[(\d+)\]")  # OpenAI writes `messages[3].content`
 
 
 class Origin(Struct, frozen=True):
-    """What became one message. `parts`, `calls`: of each content part and each tool call."""
+    """The source of one message. `parts`, `calls`: those of each content part and each tool call."""
 
     where: str
     parts: Sequence[str] = ()
@@ -22,7 +22,7 @@ class Origin(Struct, frozen=True):
     content: str = "content"  # the name of its content
 
     def own(self, rest: list[str]) -> str:
-        """The client's path of what stands at `rest` within the message."""
+        """The client's path for `rest` within the message."""
         name, place = rest[0] if rest else "", int(rest[1]) if rest[1:] and rest[1].isdecimal() else -1
         if name == "tool_calls":
             return self.calls[place] if 0 <= place < len(self.calls) else self.where
@@ -40,7 +40,7 @@ class Origins(Struct, frozen=True):
     fields: Mapping[str, str] = {}
 
     def own(self, param: str) -> str:
-        """The client's path; what has none stays."""
+        """The client's path; a field that has none stays as it is."""
         first, *rest = _INDEX.sub(r".\1", param).split(".")
         place = int(rest[0]) if rest and rest[0].isdecimal() else -1
         if first == "messages" and 0 <= place < len(self.messages):

@@ -13,7 +13,7 @@ LATEST = "latest"  # names the newest version; no label
 
 class PromptUse(Struct, frozen=True):
     """The stored prompt that a request asks for. `version` and `label` None: the label `production`, or the newest
-    version where no such label is.
+    version if there is no such label.
 
     `leaves_model`: the request names no model of its own. `lacks`: fields that its endpoint does not have.
     """
@@ -29,7 +29,7 @@ class PromptUse(Struct, frozen=True):
 class UsedPrompt(Struct, frozen=True):
     """The stored prompt of a call and its variant of an experiment, for the call's row. All None: neither.
 
-    `label`: the one by which the version was found. `unit`: a hash of whom the variant was chosen for.
+    `label`: the one that led to the version. `unit`: a hash of the user or session that the variant was chosen for.
     """
 
     prompt: str | None = None
@@ -44,7 +44,7 @@ NOT_USED = UsedPrompt()
 
 
 class Unit(Struct, frozen=True):
-    """Who an experiment chooses for; None or empty: not known. `conversation`: a hash of how it begins."""
+    """Whom an experiment assigns a variant to; None or empty: unknown. `conversation`: a hash of how it begins."""
 
     key: str | None = None
     user: str | None = None
@@ -53,10 +53,10 @@ class Unit(Struct, frozen=True):
 
 
 class Variant(Struct, frozen=True):
-    """What an experiment chose. None: the experiment does not vary it. What it varies replaces what the request says.
+    """What an experiment chose. None: the experiment does not vary it. Any other value replaces the request's.
 
-    `unit`: a hash of whom it was chosen for. `prompt`: the experiment's own, for requests that name the experiment
-    alone. `parameters`: fields of the body. `ensemble`: keys of an ensemble, as in `routing.ensemble`.
+    `unit`: a hash of the user or session that it was chosen for. `prompt`: the experiment's own, for requests that name
+    the experiment alone. `parameters`: fields of the body. `ensemble`: keys of an ensemble, as in `routing.ensemble`.
     """
 
     experiment: str
@@ -70,9 +70,9 @@ class Variant(Struct, frozen=True):
 
 
 class PromptVersion(Struct, frozen=True, kw_only=True):
-    """One version; it never changes. `messages`: of a chat, with `{name}` where a variable stands. `template`: the text
-    if it was saved as one, which is a message of the user. `model` to `response_format` stand in for what a request
-    does not say itself. Times are Unix nanoseconds.
+    """One version; it never changes. `messages`: of a chat, with `{name}` for each variable. `template`: the text
+    if it was saved as one, which is a message of the user. `model` to `response_format` are defaults for what a
+    request leaves out. Times are Unix nanoseconds.
     """
 
     version: int
@@ -89,9 +89,9 @@ class PromptVersion(Struct, frozen=True, kw_only=True):
 
 
 class PromptHead(Struct, frozen=True, kw_only=True):
-    """What changes about a prompt. `revision` counts its changes, for optimistic concurrency. `labels`: to versions.
+    """The mutable part of a prompt. `revision` counts its changes, for optimistic concurrency.
 
-    `live`: the versions that are not archived, in order.
+    `labels`: name -> version. `live`: the versions that are not archived, in order.
     """
 
     id: str
@@ -119,7 +119,7 @@ class LabelMove(Struct, frozen=True):
 
 
 class Brought(Struct, frozen=True):
-    """A prompt as a file has it: its versions in order, and for each label the place of its version, from 0."""
+    """A prompt as imported from a file: its versions in order, and for each label the index of its version."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""Values: what is asked of stored calls: usage, the log of requests, attempts to be priced again."""
+"""Values: queries over stored calls: usage, the request log, attempts to reprice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TokenRates(Struct, frozen=True):
 
 class UsageQuery(Struct, frozen=True):
     """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: names of
-    `schema.dimensions`; `tz`: the zone whose days are meant. `by_call`: read single calls even where rollups exist.
+    `schema.dimensions`; `tz`: the time zone of its days. `by_call`: read single calls even where rollups exist.
     `baseline`: the prices that savings are measured against; None: none.
     """
 
@@ -47,8 +47,8 @@ class StoredAttempt(Struct, frozen=True):
 
 
 class CallDetails(Struct, frozen=True):
-    """What is kept of a call beside its row. `started_ms`: when each attempt began after the call, by its id; `priced`:
-    those whose cost follows from their tokens; `decided`: by an ensemble.
+    """What is kept of a call besides its row. `started_ms`: attempt id -> how long after the call it began; `priced`:
+    attempts whose cost follows from their tokens; `decided`: by an ensemble.
     """
 
     started_ms: dict[str, float]
@@ -66,7 +66,7 @@ class Repriced(Struct, frozen=True):
 
 class LogQuery(Struct, frozen=True):
     """A query of `GET /v1/requests`. `filters`: values by the names of `schema.dimensions`, and `outcome`; `after`: the
-    time and the id of the last call of the page before.
+    time and the id of the last call of the previous page.
     """
 
     since_ns: int | None = None

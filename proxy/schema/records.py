@@ -114,7 +114,7 @@ class Tokens(Struct, frozen=True):
 
     @property
     def has_media(self) -> bool:
-        """True if audio or images are told apart from text."""
+        """True if audio or images are counted apart from text."""
         heard = self.input_audio or self.cache_read_audio or self.output_audio
         return (heard or self.input_image or self.output_image) > 0
 
@@ -143,7 +143,7 @@ class Cost(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
-    """One window of a budget that something counts against. Money is nano-USD, times are Unix nanoseconds.
+    """One window of a budget that a call or an attempt counts against. Money is nano-USD, times are Unix nanoseconds.
 
     Booked at (`budget`, `start_ns`); what was booked from `since_ns` on counts. `soft_nano` is the limit of calls that
     are not downgraded (None: only `hard_nano` limits). `pays`: it counts what the key pays, not what the provider
@@ -195,9 +195,9 @@ class AttemptOpen(Struct, frozen=True):
 
 
 class BillingNotes(Struct, frozen=True):
-    """What most attempts have nothing of, for their rows.
+    """Columns of an attempt's row that are empty for most attempts.
 
-    `answered_model`: the model that the answer names, if it is not the one asked for. `provider_cost_nano`: the cost as
+    `answered_model`: the model that the answer names, if it is not the requested one. `provider_cost_nano`: the cost as
     the vendor reports it. `raw_usage`: the vendor's usage as JSON, if it was not believed. `price_version`: the version
     of the price, if it is not that of the model asked for.
     """
@@ -233,7 +233,7 @@ class Decided(Struct, frozen=True):
 
     `step` decided: preferred_model, rule, task, strategy or default. `facts`: JSON, without texts of the client.
     `snapshot` names the configuration and the state on which the route was decided. `candidates`: JSON, with their
-    order, costs and reasons. `ensemble`: the one that answers, whose strategy then stands in `strategy`.
+    order, costs and reasons. `ensemble`: the one that answers, whose strategy is then in `strategy`.
     """
 
     step: str | None = None
@@ -249,7 +249,7 @@ NOT_DECIDED = Decided()
 
 
 class Labels(Struct, frozen=True):
-    """What a client says a call belongs to, for usage and budgets; None or empty: nothing was said."""
+    """What a call belongs to according to the client, for usage and budgets; None or empty: not given."""
 
     tags: tuple[str, ...] = ()
     session: str | None = None
@@ -264,8 +264,8 @@ class CallOpen(Struct, frozen=True):
     """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
 
     `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count). `charges`: the
-    budgets that the whole call counts against. `replay_of`: the call whose answer this one got again, at no cost and
-    without attempts. `used`: its stored prompt, and the variant of an experiment.
+    budgets that the whole call counts against. `replay_of`: the call whose answer was replayed for this one, at no cost
+    and without attempts. `used`: its stored prompt, and the variant of an experiment.
     """
 
     id: str
@@ -284,7 +284,7 @@ class CallOpen(Struct, frozen=True):
 
 
 class PastCall(Struct, frozen=True):
-    """A metered call, as a change of the configuration is tried on it. `facts`: see `Decided`; `model`: what answered,
+    """A metered call that a changed configuration is tried on. `facts`: see `Decided`; `model`: what answered,
     `provider/model`.
     """
 
@@ -319,7 +319,7 @@ class CallEnd(Struct, frozen=True):
 
 
 class StickyMove(Struct, frozen=True):
-    """A conversation that is warm elsewhere than where a new one would go. `session`: a hash; `model`: the
+    """A conversation that is warm at another deployment than a new one would get. `session`: a hash; `model`: the
     `provider/model` that has `tokens` of it cached, until `until_ns` in Unix nanoseconds.
     """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 OWN_METADATA = "routing."  # how the names of hints in `metadata` begin
-NOBODY = ""  # the dialect of a body that no vendor gets as it is
+NOBODY = ""  # the dialect of a body that no vendor gets unchanged
 
 
 class NativeBody(Struct, frozen=True):
@@ -67,7 +67,7 @@ class Request(Struct, frozen=True, kw_only=True):
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
     routing. `stored`: the stored prompt that it asks for, until that is rendered. `size` bounds the bytes of the
     prompt: the body plus the proxy's additions. `site`: the site and the task whose prompt and schema are among these.
-    `references`: names of earlier answers that it refers to, which have to be put in first.
+    `references`: names of earlier answers that it refers to, which must be inserted first.
     """
 
     task_type: ClassVar[str | None] = None
@@ -95,7 +95,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     @property
     def may_race(self) -> bool:
-        """True if two deployments may be asked for the same answer, of which the first that comes is taken."""
+        """True if two deployments may be asked for the same answer, and the first to arrive is taken."""
         return False
 
     @property
@@ -132,8 +132,8 @@ class Request(Struct, frozen=True, kw_only=True):
         return [self]
 
     def without_offers(self) -> tuple[Self, list[str]]:
-        """The request without what the vendor may do beside it and nobody demands, and the names of the changed
-        fields: nothing bounds what that costs.
+        """The request without optional work at the vendor that nothing in it demands, and the names of the changed
+        fields: the cost of that work has no bound.
         """
         return self, []
 

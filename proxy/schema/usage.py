@@ -1,7 +1,7 @@
-"""Values: what an answer used. The rules by which a usage can be true are here, and nowhere else.
+"""Values: what an answer used. The rules for which usage can be true are here, and nowhere else.
 
 A vendor's reader takes counts with `counted`, makes them add up with `disjoint`, and hands out a `UsageReport`. Streams
-may report more than once: `merged` says what stands. `believable` compares the result with the answer itself.
+may report more than once: `merged` combines the reports. `believable` compares the result with the answer itself.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ UNSAID = Service()
 class UsageReport(Struct, frozen=True):
     """What a vendor says an answer used. `shown`: in OpenAI's form, for the client. `billed`: in normal form.
 
-    The two differ where a vendor bills for something else than the model read and wrote. 0 also stands for a count that
-    the vendor did not give. `absurd` is the vendor's own object, if a count in it cannot be one. `cost_nano` is the
-    vendor's own figure of the cost. `wrote_nothing`: the answer's text is the proxy's own, as for a blocked prompt.
+    The two differ where a vendor bills for something other than the model's input and output. 0 also stands for a count
+    that the vendor did not give. `absurd` is the vendor's own object, if a count in it cannot be one. `cost_nano` is
+    the vendor's own figure of the cost. `wrote_nothing`: the answer's text is the proxy's own, as for a blocked prompt.
     """
 
     shown: Usage
@@ -75,7 +75,7 @@ def count(value: object) -> int:
 
 
 def is_absurd(*values: object) -> bool:
-    """True if a value stands where a count should and cannot be one. Null and nothing are no count, but not absurd."""
+    """True if a value stands where a count should and cannot be one. Null and missing values are not absurd."""
     return any(value is not None and counted(value) is None for value in values)
 
 
@@ -161,8 +161,8 @@ def shown_of(tokens: Tokens) -> Usage:
 
 
 def merged(older: UsageReport | None, newer: UsageReport | None) -> UsageReport | None:
-    """What stands after both. Reports are cumulative, and vendors correct their counts in both directions (Google's
-    thoughts, for example): the newer count stands. But a 0 never replaces a count.
+    """The two reports combined. Reports are cumulative, and vendors correct their counts in both directions (Google's
+    thoughts, for example): the newer count wins. But a 0 never replaces a count.
     """
     if older is None or newer is None:
         return older if newer is None else newer
@@ -236,8 +236,8 @@ def _merged_shown(old: Usage, new: Usage) -> Usage:
 def believable(
     report: UsageReport | None, written: int, estimate_prompt: Callable[[], int], complete: bool = True
 ) -> tuple[UsageReport, bool]:
-    """The usage of an answer, and whether a part of it is estimated: what was counted is kept, only what is missing, or
-    cannot be true, is estimated. A report with an absurd count counts as estimated, too.
+    """The usage of an answer, and whether a part of it is estimated. Reported counts are kept; only what is missing or
+    cannot be true is estimated. A report with an absurd count counts as estimated, too.
 
     `written`: a likely count of the text that arrived. A prompt of 0 is not true, except where searches alone are
     billed; nor is an output of 0 beside text. Of an answer that is not complete, the output is at least its text.
@@ -255,7 +255,7 @@ def believable(
     if not has_prompt:
         prompt = max(1, estimate_prompt())
     total = report.shown.get("total_tokens", 0)
-    if said.total == 0 < prompt < total <= MAX_TOKENS:  # it gave the sum alone
+    if said.total == 0 < prompt < total <= MAX_TOKENS:  # it gave only the sum
         output = total - prompt
     if not has_output:
         output = max(output, written)

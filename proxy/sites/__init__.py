@@ -1,1 +1,1 @@
-"""Translates: the catalog of site templates, and which of them fits instructions and URLs. Pure."""
+"""Translates: the catalog of site templates, and the match of instructions and URLs to one of them. Pure."""

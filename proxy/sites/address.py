@@ -1,8 +1,8 @@
-"""Translates: a URL as people write it into the host, path and query that patterns look at.
+"""Translates: a URL as people write it into the host, path and query that patterns match.
 
-Read as browsers do where that matters for whose page it is: what stands before `@` is no host, other scripts become
-punycode, a trailing dot and a port change nothing. What browsers repair in ways of their own (backslashes, spaces,
-control characters) is refused.
+Read as browsers do wherever it decides whose page it is: text before `@` is not the host, other scripts become
+punycode, a trailing dot and a port change nothing. URLs that browsers repair in ways of their own (backslashes, spaces,
+control characters) are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Address(Struct, frozen=True):
 
 
 def read_address(text: str) -> Address:
-    """Raises ValueError that says what is wrong, without repeating the URL: it may hold a password."""
+    """Raises ValueError, whose text explains the error without repeating the URL: it may hold a password."""
     text = text.strip(" ")
     if not text:
         raise ValueError("expected a URL, got an empty text")
@@ -59,7 +59,7 @@ def read_address(text: str) -> Address:
 
 
 def host_of(text: str) -> str:
-    """The name of a host as catalogs and addresses compare it. Raises ValueError."""
+    """A host name in the form in which catalogs and addresses compare it. Raises ValueError."""
     if text.startswith("[") and text.endswith("]"):
         return text.lower()  # an IPv6 address: in no catalog
     if len(text) > _MAX_HOST:

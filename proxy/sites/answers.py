@@ -11,7 +11,7 @@ from proxy.sites.template import Site, prompt_of
 
 
 class SiteCard(Struct, frozen=True):
-    """One line of the catalog. `tasks`: their ids; the first is the one that is meant if nobody says more."""
+    """One line of the catalog. `tasks`: their ids; the first one is the default."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class SiteCard(Struct, frozen=True):
 
 
 class SiteList(Struct, frozen=True):
-    """`categories`: how many sites of the whole catalog each has."""
+    """`categories`: category -> number of sites in the whole catalog."""
 
     data: list[SiteCard]
     categories: dict[str, int]
@@ -33,7 +33,7 @@ class SiteList(Struct, frozen=True):
 
 class TaskTemplate(Struct, frozen=True):
     """One task. `schema`: a JSON schema of its fields, for OpenAI's strict mode. `prompt`: the system message that a
-    chat with this task gets; `prompt_template`: the name of a prompt that suits it, `model` of a route.
+    chat with this task gets; `prompt_template`: the name of a suitable prompt, `model` that of a route.
     """
 
     id: str
@@ -83,7 +83,7 @@ class AssetSite(Struct, frozen=True):
 
 
 class SiteMatch(Struct, frozen=True):
-    """The template that fits best, why, and what else was near."""
+    """The best match, the reasons, and other near matches."""
 
     site: SiteCard
     task: TaskTemplate

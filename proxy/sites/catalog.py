@@ -24,7 +24,7 @@ class Place(Struct, frozen=True):
 
 
 class Catalog:
-    """All sites by id. Immutable; what matching needs is made at its first use."""
+    """All sites by id. Immutable; the data for matching is built at first use."""
 
     def __init__(self, sites: Mapping[str, Site]) -> None:
         self.sites = sites
@@ -50,7 +50,7 @@ class Catalog:
         return {site_id: sorted(pairs, key=lambda pair: -pair[1].weight) for site_id, pairs in made.items()}
 
     def at(self, address: Address) -> list[Place]:
-        """The places that an address belongs to: those of the longest domain, and of them of the longest path."""
+        """The places that an address belongs to: those with the longest domain, and among them the longest path."""
         for domain in parents(address.host):
             fitting = [
                 place
@@ -63,7 +63,7 @@ class Catalog:
         return []
 
     def site(self, site_id: str) -> Site:
-        """Raises ProxyError 404 that names ids like it."""
+        """Raises ProxyError 404, which names similar ids."""
         site = self.sites.get(site_id)
         if site is None:
             close = difflib.get_close_matches(site_id[:64].lower(), self.sites, n=3, cutoff=0.6)
@@ -72,7 +72,7 @@ class Catalog:
         return site
 
     def find(self, category: str | None = None, domain: str | None = None) -> dict[str, Site]:
-        """The sites of a category, and those that serve a domain. Raises ValueError for what is no domain."""
+        """The sites of a category, and those that serve a domain. Raises ValueError for an invalid domain."""
         found = self.sites
         if domain is not None:
             ids = {place.site_id for place in self.at(Address(host_of(domain.strip())))}
@@ -82,7 +82,7 @@ class Catalog:
 
     @property
     def categories(self) -> dict[str, int]:
-        """Category -> how many sites it has."""
+        """Category -> its number of sites."""
         counts: dict[str, int] = {}
         for site in self.sites.values():
             counts[site.category] = counts.get(site.category, 0) + 1

@@ -1,8 +1,8 @@
 """Translates: instructions and URLs into the site and the task that fit best, with the reasons.
 
-Where URLs are given, they decide the site: a page of another host is another site, whatever the words say. Without
-URLs the words do: the name of a site, or else the tasks that they resemble. The task follows from the words and from
-the pattern that an address fits; if neither says anything, it is the site's first one.
+URLs, if given, decide the site: a page of another host is another site, whatever the words say. Without URLs the words
+decide: the name of a site, or else the tasks that they resemble. The task follows from the words and from the pattern
+that an address fits; if neither helps, it is the site's first one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ RUNNERS_UP = 4
 MAX_REASONS = 12
 _SHOWN_WORDS = 8
 _LEAST = 0.42  # how well words must fit a task if nothing else names its site
-_MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and the words single out none
+_MOST_ALIKE = 4  # sites whose tasks fit words equally well: if there are more, the words single out none
 _ALIKE = 0.95
 _NAMED, _HOSTED = 0.55, 0.6  # confidence in the site alone: the instructions name it, an asset is of it
-_ADDRESS = 0.7  # what a fitting pattern weighs beside the words, whose weight is 1
-_LIKENESS = 0.5  # the part of the closest instruction in what the words weigh
+_ADDRESS = 0.7  # weight of a fitting pattern; the words have a weight of 1
+_LIKENESS = 0.5  # share of the closest instruction in the weight of the words
 _ROOT = 0.12  # ... of a front page, where people start whatever they want
-_KNOWN = 0.25  # the least share of words with which the first task of a site is not a guess
+_KNOWN = 0.25  # the minimum share of words for which the first task of a site is not a guess
 
 
 class _Task(Struct, frozen=True):
@@ -47,14 +47,14 @@ class _Task(Struct, frozen=True):
 
 
 class _Asset(Struct, frozen=True):
-    """The address of an asset, and what of the catalog it belongs to."""
+    """The address of an asset, and the places in the catalog that it belongs to."""
 
     address: Address
     places: list[Place]
 
 
 class _Asked(Struct, frozen=True):
-    """The words of the instructions: word -> how much it says. `known`: those that any task has."""
+    """The words of the instructions: word -> its significance. `known`: those that occur in any task."""
 
     words: dict[str, float]
     known: frozenset[str]
@@ -63,7 +63,7 @@ class _Asked(Struct, frozen=True):
 
 
 class _Found(Struct):
-    """What speaks for one task. `words`, `address`: 0 to 1. `by`: the pattern that an address fits."""
+    """The evidence for one task. `words`, `address`: 0 to 1. `by`: the pattern that an address fits."""
 
     task: _Task
     site_sure: float
@@ -83,19 +83,19 @@ class _Found(Struct):
 
 
 class Matcher:
-    """Matches against one catalog. Its index is made at the first use, in about 20 ms."""
+    """Matches against one catalog. Its index is built at first use, in about 20 ms."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.is_ready = False
 
     def prepare(self) -> None:
-        """Makes the index."""
+        """Builds the index."""
         if self._lengths and self._names and self.catalog.patterns:
             self.is_ready = True
 
     def match(self, instructions: str, assets: Sequence[str] = ()) -> SiteMatch:
-        """Raises BadRequest that names the field, and NoSiteFits."""
+        """Raises BadRequest, which names the field, and NoSiteFits."""
         if len(instructions) > MAX_INSTRUCTIONS:
             message = f"instructions: expected at most {MAX_INSTRUCTIONS} characters."
             raise BadRequest(message, param="instructions")
@@ -126,7 +126,7 @@ class Matcher:
         )
 
     def task_for(self, site_id: str, instructions: str) -> str:
-        """The task of a site that the words fit best; its first one if they say nothing."""
+        """The task of a site that the words fit best; its first one if they give no hint."""
         written = spelled(instructions[:MAX_INSTRUCTIONS])
         return self._ranked(written, (), {site_id: _HOSTED}, set())[0].task.name
 
@@ -136,7 +136,7 @@ class Matcher:
         self, written: list[str], given: Sequence[_Asset], sure: dict[str, float], names: set[str]
     ) -> list[_Found]:
         """The tasks of the sites in `sure`, of all sites if there are none; the best first. `names`: words that name a
-        site and say nothing of the task.
+        site and reveal nothing about the task.
         """
         asked = self._asked([word for word in meaning(written) if word in self._counts or word not in names])
         tasks = [task for site_id in sure for task in self._by_site[site_id]] if sure else self._tasks
@@ -166,7 +166,7 @@ class Matcher:
         return common / math.sqrt(asked.known_weight * self._lengths[phrase]) if common else 0.0
 
     def _address_shares(self, given: Sequence[_Asset]) -> dict[tuple[str, str], float]:
-        """How well the addresses fit each task that they fit: an address speaks for the most literal pattern of its
+        """How well the addresses fit each task: an address counts for the most literal pattern of its
         site.
         """
         shares: dict[tuple[str, str], float] = {}
@@ -182,14 +182,14 @@ class Matcher:
         return shares
 
     def _rarity(self, word: str) -> float:
-        """How much a word says: little if many tasks have it. Words that no task has count as common ones."""
+        """The significance of a word: low if it occurs in many tasks. Words of no task count as common ones."""
         count = self._counts.get(word, 0)
         return math.log(1 + len(self._tasks) / count) if count else 1.5
 
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _named(self, written: list[str]) -> dict[str, str]:
-        """Site -> the name by which the text calls it. Of names that overlap the longest counts."""
+        """Site -> the name that the text uses. Of overlapping names the longest counts."""
         found: dict[str, str] = {}
         place = 0
         while place < len(written):
@@ -205,13 +205,13 @@ class Matcher:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Name, alias or domain as it is spelled -> site."""
+        """Name, alias or domain as spelled -> site."""
         names: dict[str, str] = {}
         for site_id, site in self.catalog.sites.items():
             domains = [domain.removeprefix("=") for domain in site.domains if "/" not in domain]
             for text in (site.name, *site.aliases, *domains, site_id.replace("-", " ")):
                 name = " ".join(spelled(text))
-                if len(name) > 1:  # a letter names nothing
+                if len(name) > 1:  # a single letter names nothing
                     names.setdefault(name, site_id)
         return names
 
@@ -251,7 +251,7 @@ class Matcher:
 
     @cached_property
     def _lengths(self) -> dict[frozenset[str], float]:
-        """How much all words of a phrase say."""
+        """The total significance of a phrase's words."""
         return {phrase: sum(map(self._rarity, phrase)) for task in self._tasks for phrase in task.phrases}
 
     # --- what to say --------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class Matcher:
         return list(dict.fromkeys(told))[:MAX_REASONS]
 
     def _nothing(self, given: Sequence[_Asset], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
-        """The error, with the sites whose domain or name is spelled like it, that are named, or whose tasks fit."""
+        """The error, with sites whose domain or name has a similar spelling, that are named, or whose tasks fit."""
         domains = {
             domain.removeprefix("="): site_id for site_id, site in self.catalog.sites.items() for domain in site.domains
         }
@@ -292,12 +292,12 @@ class Matcher:
 
 
 def _bare(address: Address) -> str:
-    """The host as far as it is compared by its spelling."""
+    """The part of the host that is compared by spelling."""
     return address.host.removeprefix("www.")[:64]
 
 
 def _is_pointed_at(written: list[str], place: int) -> bool:
-    """Whether a common word is a name where it stands: `from Nature`, `on Indeed`."""
+    """True if a common word is used as a name: `from Nature`, `on Indeed`."""
     return place > 0 and written[place - 1] in POINTING
 
 
@@ -314,14 +314,14 @@ def _addresses(assets: Sequence[str]) -> list[Address]:
 
 
 def _single_out(ranked: list[_Found]) -> bool:
-    """Whether words alone point at a few sites."""
+    """True if words alone point to a few sites."""
     least = _ALIKE * ranked[0].words
     alike = {found.task.site_id for found in ranked if found.words >= least}
     return ranked[0].words >= _LEAST and len(alike) <= _MOST_ALIKE
 
 
 def _others(ranked: list[_Found]) -> list[Candidate]:
-    """What comes after the best: its site's next task, and the best tasks of other sites."""
+    """The runners-up: the next task of the best site, and the best tasks of other sites."""
     best, seen, found = ranked[0].task.site_id, Counter[str](), []
     for each in ranked[: 20 * RUNNERS_UP]:
         site_id = each.task.site_id

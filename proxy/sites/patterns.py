@@ -4,7 +4,7 @@
     /watch?v                           the query has this parameter
     youtu.be/{id}                      only on this host and its sub-domains
 
-Patterns come from configuration files, so they are no regular expressions: those can be written to take for ever.
+Patterns come from configuration files, so they are not regular expressions, which can be written to run forever.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ODD = re.compile(r"[\s\\*{}#]")
 
 
 class Pattern(Struct, frozen=True):
-    """`segments`: each in its literal pieces, between which is something; one piece: the whole segment is literal.
+    """`segments`: each as its literal pieces, with some text between two; one piece: the whole segment is literal.
 
-    `weight` grows with what the pattern says literally: of two that fit, the heavier one is meant.
+    `weight` grows with the literal part of the pattern: of two that fit, the heavier one wins.
     """
 
     host: str
@@ -34,7 +34,7 @@ class Pattern(Struct, frozen=True):
     weight: int
 
     def fits(self, address: Address) -> bool:
-        """Whether the address is one of these. Paths compare without regard to case."""
+        """True if the address matches. Paths are compared without regard to case."""
         if self.host and not (address.host == self.host or address.host.endswith(f".{self.host}")):
             return False
         given, asked = address.segments, self.segments
@@ -46,9 +46,9 @@ class Pattern(Struct, frozen=True):
 
 
 def read_pattern(text: str) -> Pattern:
-    """Raises ValueError that says what is wrong."""
+    """Raises ValueError, whose text explains the error."""
     if len(text) > MAX_PATTERN:
-        raise ValueError(f"a pattern of addresses has {MAX_PATTERN} characters at most")
+        raise ValueError(f"an address pattern has at most {MAX_PATTERN} characters")
     place, _, asked = text.partition("?")
     host, slash, path = place.partition("/")
     names = [segment for segment in path.split("/") if segment]
@@ -56,7 +56,7 @@ def read_pattern(text: str) -> Pattern:
     names = names[:-1] if has_rest else names
     if not slash or any(_ODD.search(_PLACEHOLDER.sub("", name)) for name in names):
         example = "/r/{community}/** or /watch?v"
-        raise ValueError(f"the pattern {text!r} is none; expected a path with {{names}} like {example}")
+        raise ValueError(f"the pattern {text!r} is not valid; expected a path with {{names}} like {example}")
     if "}{" in text:
         raise ValueError(f"the pattern {text!r} has two names with nothing between them")
     segments = tuple(tuple(_PLACEHOLDER.split(name.lower())) for name in names)
@@ -67,7 +67,7 @@ def read_pattern(text: str) -> Pattern:
 
 
 def _segment_fits(pieces: tuple[str, ...], segment: str) -> bool:
-    """The pieces occur in order, with at least one character between two. The leftmost place is always right."""
+    """The pieces occur in order, with at least one character between two. The leftmost match is always right."""
     first, last = pieces[0], pieces[-1]
     if len(pieces) == 1:
         return segment == first

@@ -1,6 +1,6 @@
 """Values: the template of a site: its domains, and for each task the fields, addresses and words.
 
-Checked when it is made, by whoever reads the file: the shipped catalog, or the section `sites` of routing_rules.yaml.
+Checked by the reader of the file that holds it: the shipped catalog, or the section `sites` of routing_rules.yaml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.sites.patterns import read_pattern
 
 ROUTE, PROMPT = "auto:extraction", "extraction_v1"
 CAREFUL = "Read its robots.txt and terms first, ask one page at a time with seconds between, and stop at 403 and 429."
-TYPES: dict[str, tuple[str, str]] = {  # of fields: name -> JSON's type, and what to say of it
+TYPES: dict[str, tuple[str, str]] = {  # types of fields: name -> the JSON type, and its description
     "text": ("string", ""),
     "integer": ("integer", ""),
     "number": ("number", ""),
@@ -36,7 +36,7 @@ SignIn = Annotated[str, one_of("none", "optional", "required")]
 
 class SiteTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to take from a site. `say`: instructions as people give them. `items`: the page holds a list of them;
-    without it the fields are those of the page. What is not given is that of the site.
+    without it the fields describe the page itself. Keys that are not given come from the site.
     """
 
     about: NotBlank
@@ -58,14 +58,14 @@ class SiteTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"fields: expected 1 to {_MAX_FIELDS} fields")
         for name in (*self.fields, *([self.items] if self.items else [])):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name[:64]!r} is no name of a field; use lower case letters, digits and _")
+                raise ValueError(f"{name[:64]!r} is not a field name; use lower case letters, digits and _")
         for name, text in self.fields.items():
             if text.partition(",")[0].strip() not in TYPES:
                 raise ValueError(f"fields.{name}: expected a type: {', '.join(TYPES)}")
 
     def schema(self) -> dict[str, Any]:
-        """The fields as a JSON schema that OpenAI's strict mode takes: every field is required, and null where the
-        page does not say.
+        """The fields as a JSON schema that OpenAI's strict mode accepts: every field is required, and null if it is not
+        on the page.
         """
         inner = _closed({name: _field(text) for name, text in self.fields.items()})
         return inner if self.items is None else _closed({self.items: {"type": "array", "items": inner}})
@@ -75,8 +75,8 @@ class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One site.
 
     `domains`: hosts with their sub-domains, also with the beginning of a path (`example.com/maps`). Those that begin
-    with `=` are meant without sub-domains, which belong to others. `urls`: task -> patterns of its addresses. The first
-    of `tasks` is the one that is meant if nobody says more.
+    with `=` do not include sub-domains, which belong to others. `urls`: task -> patterns of its addresses. The first
+    of `tasks` is the default.
     """
 
     name: NotBlank
@@ -98,7 +98,7 @@ class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError("category: use lower case letters, digits and hyphens")
         for key, most in (("domains", self.domains), ("aliases", self.aliases), ("tasks", self.tasks)):
             if len(most) > (_MAX_TASKS if key == "tasks" else _MAX_LIST) or (not most and key != "aliases"):
-                raise ValueError(f"{key}: has none or too many")
+                raise ValueError(f"{key}: must not be empty or longer than {_MAX_LIST}")
         for domain in self.domains:
             try:
                 host = host_of(domain.removeprefix("=").partition("/")[0])
@@ -108,7 +108,7 @@ class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise ValueError(f"domains: {domain[:100]!r} is a whole top-level domain; name a site's own")
         for task in self.tasks:
             if not _NAME.fullmatch(task):
-                raise ValueError(f"tasks: {task[:64]!r} is no name; use lower case letters, digits and _")
+                raise ValueError(f"tasks: {task[:64]!r} is not a task name; use lower case letters, digits and _")
         for task, patterns in self.urls.items():
             if task not in self.tasks:
                 raise ValueError(f"urls: {task[:64]!r} is none of its tasks")
@@ -121,7 +121,7 @@ class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def check_id(site_id: str) -> None:
     """Raises ValueError."""
     if not _ID.fullmatch(site_id):
-        raise ValueError("the id of a site has lower case letters, digits and hyphens, 64 at most")
+        raise ValueError("a site id has at most 64 lower case letters, digits and hyphens")
 
 
 def prompt_of(site: Site, task: SiteTask) -> str:

@@ -1,4 +1,4 @@
-"""Translates: text into the words by which instructions and tasks are compared. Simple on purpose: no dictionary.
+"""Translates: text into words for comparing instructions and tasks. Deliberately simple: no dictionary.
 
 Words lose case, accents and common English endings; a few frequent words of other languages count as their English
 ones. Everything is linear in the text.
@@ -10,10 +10,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
-MAX_WORDS = 400  # of one text; the rest adds nothing to what it is about
+MAX_WORDS = 400  # of one text; more would not change its topic
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _LONGEST = 40  # characters of a word
-# Words that say nothing of what is wanted.
+# Words without information about the task.
 _SAYS_NOTHING = """
 a an the of to in on for and or from this that these those what which is are was be as with by at it its if then
 there here about into me my i we us our you your please get give show fetch extract scrape collect crawl pull grab
@@ -24,10 +24,10 @@ die das den dem ein eine einen und oder von zu im am fur mit auf aus bei nach wi
 finde suche bitte mir le la les des un une du et ou de dans pour sur avec est sont tous toutes trouve donne moi el
 los las una y o en para con por es son todos todas dame muestra busca il lo gli e di per sono tutti trova
 """
-# Names that are common words as well count as names behind one of the others: `on Steam`, not `steam engines`.
+# Names that are also common words count as names only after one of these words: `on Steam`, not `steam engines`.
 COMMON = frozenset({"nature", "indeed", "steam", "guardian", "booking", "saturn", "scholar", "fandom"})
 POINTING = frozenset({"on", "from", "at", "via", "auf", "bei", "von", "sur", "chez"})
-# The first of each line stands for the others.
+# The first word of each line replaces the others.
 _SAME = """
 price cost costs pricing priced
 price preis preise preisen prix precio precios prezzo prezzi kostet
@@ -90,7 +90,7 @@ _ACCENTS = re.compile(r"[\u0300-\u036f]")
 
 @lru_cache(maxsize=4096)
 def stem(word: str) -> str:
-    """An English word without its ending. Other words only lose what looks like one; both sides lose the same."""
+    """An English word without its ending. Other words may lose a similar ending, the same on both sides."""
     if len(word) <= 3 or not word.isascii():
         return word
     if word.endswith("ies"):
@@ -108,22 +108,22 @@ _STANDS_FOR = {stem(word): stem(line.split()[0]) for line in _SAME.strip().split
 
 
 def plain(text: str) -> str:
-    """Without case and accents."""
+    """The text without case and accents."""
     return _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold())).replace("'s ", " ").replace("\u2019s ", " ")
 
 
 def spelled(text: str) -> list[str]:
-    """The words as they are written, without case and accents."""
+    """The words as written, without case and accents."""
     return [word[:_LONGEST] for word in _WORD.findall(plain(text))[:MAX_WORDS]]
 
 
 def meaning(words: list[str]) -> list[str]:
-    """What of the words says what is wanted, each once, in order."""
+    """The significant words, each once, in order."""
     stems = [stem(word) for word in words if word not in _EMPTY]
     return list(dict.fromkeys(_STANDS_FOR.get(each, each) for each in stems))
 
 
 @lru_cache(maxsize=2048)
 def words_of(text: str) -> tuple[str, ...]:
-    """Of a text of the catalog; many tasks have the same ones."""
+    """The words of a catalog text, cached because many tasks share texts."""
     return tuple(meaning(spelled(text.replace("_", " "))))

@@ -12,10 +12,10 @@ _EARLY_S = 0.001  # the resolution of uvloop's timers
 
 
 class Deadline:
-    """Bounds one wait after the other by a time of the loop.
+    """Bounds consecutive waits by a time of the loop.
 
-    Its timer is set once and moved only when it goes off too early: most waits of an exchange have the same limit or a
-    later one than the wait before, so a read costs no timer. Belongs to one exchange; waits do not overlap.
+    Its timer is set once and moved only when it goes off too early: most waits of an exchange have the same limit as
+    the previous one or a later one, so a read costs no timer. Belongs to one exchange; waits do not overlap.
     """
 
     __slots__ = ("_armed_at", "_by", "_expired", "_loop", "_task", "_timer")
@@ -46,7 +46,7 @@ class Deadline:
             raise
         finally:
             self._task = None
-            if self._expired:  # it ended in its own way when it was cancelled
+            if self._expired:  # it handled the cancellation in its own way
                 self._expired = False
                 task.uncancel()
 
@@ -65,7 +65,7 @@ class Deadline:
     def _go_off(self) -> None:
         self._timer = None
         if self._task is None:
-            return  # nobody waits; the next wait sets it again
+            return  # there is no wait; the next one sets it again
         if self._loop.time() < self._by - _EARLY_S:
             self._arm()
             return

@@ -1,4 +1,4 @@
-"""Translates: the headers of a provider's last answer into what it leaves of its rate limits."""
+"""Translates: the headers of a provider's last answer into the remaining room in its rate limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COUNT = re.compile(r"(\d{1,15})(?:\.0*)?")
 
 class Headroom(Struct, frozen=True):
     """What is left of one limit. `what`: `requests`, `tokens`, `input-tokens` and so on; `limit`: None if the provider
-    does not say; `reset`: the time until it is fully available again, in the provider's own words, or "".
+    does not report it; `reset`: the time until it is fully available again, in the provider's own words, or "".
     """
 
     what: str
@@ -25,7 +25,7 @@ class Headroom(Struct, frozen=True):
 
 
 def headroom_of(provider: Provider, headers: Mapping[str, str]) -> list[Headroom]:
-    """The limits that the headers name. Each provider reads its own names of them where it reads its errors."""
+    """The limits that the headers name. Each provider reads its own header names in the code that reads its errors."""
     named = provider.parse_error(HTTPResponse(429, dict(headers), b"{}")).headers
     found = []
     for name, value in sorted(named.items()):

@@ -1,6 +1,6 @@
-"""Translates: a compressed answer into its bytes, piece by piece. Some gateways compress though `identity` was asked
-for, and some say so without doing it: the first bytes decide. Pieces are bounded, and so is what a small answer may
-grow into.
+"""Translates: a compressed answer into its bytes, piece by piece. Some gateways compress although `identity` was
+requested, and some claim to compress and do not: the first bytes decide. Pieces are bounded, and so is the size that a
+small answer may grow to.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from proxy.upstream.transports.base import MAX_PIECE_BYTES, Answer, ConnectionLo
 
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 MAX_INFLATED_BYTES = 16 * 1024 * 1024
-_MEMBER = b"\x1f\x8b"  # how one of gzip begins
+_MEMBER = b"\x1f\x8b"  # the start of a gzip member
 _EITHER = 32 + zlib.MAX_WBITS  # with a header of gzip or of zlib
-_BARE = -zlib.MAX_WBITS  # deflate without a header, as some servers understand the name
-_HEADER = 2  # bytes that tell whether there is one
+_BARE = -zlib.MAX_WBITS  # deflate without a header: some servers take the name to mean that
+_HEADER = 2  # bytes that show whether there is one
 _PLAIN = (b"{", b"[", b"data:", b"event:", b":", b"id:", b"retry:", b"<", b"\xef\xbb\xbf")  # JSON, streams, pages
 _MAX_LAYERS = 4
-_UNKNOWN = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})  # other names compress nothing
+_UNKNOWN = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})  # names beyond these mean no compression
 
 
 class Inflated:
-    """An answer as it was before its server compressed it."""
+    """An answer with its compression undone."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.status, self.headers = answer.status, answer.headers
         self._stream = zlib.decompressobj(_EITHER)
-        self._tail = b""  # arrived, and not decompressed yet
+        self._tail = b""  # arrived but not decompressed yet
         self._grown = 0
-        self._begun: bytes | None = b""  # what came so far; None once it is known to be compressed
+        self._begun: bytes | None = b""  # the bytes so far; None once it is known to be compressed
         self._is_plain = False
 
     def read_nowait(self) -> bytes | None:
@@ -75,7 +75,7 @@ class Inflated:
         if begun is not None and len(begun) >= _HEADER:
             self._begun = None
         self._tail = self._stream.unconsumed_tail
-        if self._stream.eof and self._stream.unused_data.startswith(_MEMBER):  # an answer may be in several
+        if self._stream.eof and self._stream.unused_data.startswith(_MEMBER):  # an answer may have several members
             self._tail, self._stream = self._stream.unused_data, zlib.decompressobj(_EITHER)
         self._grown += len(grown)
         if self._grown > MAX_INFLATED_BYTES:
@@ -102,7 +102,7 @@ def inflated(answer: Answer) -> Answer:
 
 
 def can_inflate(encoding: str) -> bool:
-    """True for a `content-encoding` that can be read. A name that is none, such as `utf-8`, does not count."""
+    """True for a `content-encoding` that can be read. A name that is no encoding, such as `utf-8`, does not count."""
     names = _names(encoding)
     return _UNKNOWN.isdisjoint(names) and len(names) <= _MAX_LAYERS
 

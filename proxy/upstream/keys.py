@@ -1,7 +1,7 @@
-"""Orchestrates: which of a provider's API keys the next request uses, and which of them rest. The clock is passed in.
+"""Orchestrates: chooses the API key of a provider's next request, and lets keys rest. The clock is passed in.
 
 Keys        the keys of one provider in one configuration: the least used one that may be used now
-KeyState    what one key was used for within the last minute, and until when it rests; it outlives a reload
+KeyState    the use of one key within the last minute, and until when it rests; it outlives a reload
 Lease       one request's use of a key: reserved before it is sent, corrected once its usage is known
 
 A key is known by the name of its variable. Its value never leaves the Endpoint that sends it.
@@ -23,16 +23,16 @@ from proxy.schema.records import Endpoint, Secret
 
 MAX_REST_S = 300.0  # cap of a vendor's Retry-After: a daily limit may be raised at any time
 LIMITED_REST_S = 5.0  # after a 429 that names no time
-REFUSED_REST_S = 600.0  # invalid, not permitted, or out of credit: a person has to act, and a reload ends it
-_WINDOW_S = 61  # whole seconds that cover a minute, wherever in its second a request was sent
-_MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word of the message
+REFUSED_REST_S = 600.0  # invalid, not permitted, or out of credit: a person must act, and a reload ends the rest
+_WINDOW_S = 61  # whole seconds that cover a minute, wherever within a second a request was sent
+_MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word in the message
 _REFUSED = (401, 402, 403)
 # Not the key's fault, or not everywhere: some vendors refuse a prompt or one model with 403.
 _OTHER_CAUSES = ("content_filter", "content_policy_violation", "model_not_found")
 
 
 class _Second:
-    """What was used within one second. `counts`: it is part of the last minute."""
+    """The use within one second. `counts`: it is part of the last minute."""
 
     __slots__ = ("at", "counts", "requests", "tokens")
 
@@ -58,7 +58,7 @@ class KeyState:
         self._seconds: deque[_Second] = deque()
 
     def advance(self, now_s: float) -> None:
-        """Forgets what is more than a minute old."""
+        """Forgets use that is more than a minute old."""
         while self._seconds and self._seconds[0].at + _WINDOW_S <= now_s:
             gone = self._seconds.popleft()
             gone.counts = False
@@ -74,7 +74,7 @@ class KeyState:
         return second
 
     def correct(self, second: _Second, requests: int, tokens: int) -> None:
-        """Adds to a second, or gives back; no effect once it is more than a minute ago."""
+        """Adds to a second, or subtracts; no effect once it is more than a minute old."""
         if second.counts:
             second.requests += requests
             second.tokens += tokens
@@ -82,7 +82,7 @@ class KeyState:
             self.tokens += tokens
 
     def has_room_at(self, requests: float, tokens: float) -> float:
-        """When no more than `requests` and `tokens` of the last minute will be left."""
+        """When the last minute will hold no more than `requests` and `tokens`."""
         has_requests, has_tokens, at = self.requests, self.tokens, -math.inf
         for second in self._seconds:
             if has_requests <= requests and has_tokens <= tokens:
@@ -92,13 +92,13 @@ class KeyState:
         return at
 
     def forgive(self) -> None:
-        """Ends the rest of a key that was refused: somebody may have mended it."""
+        """Ends the rest of a refused key: it may have been fixed."""
         if self.is_refused:
             self.rests_until, self.is_refused = -math.inf, False
 
 
 class KeyStates:
-    """The states of all keys. There are no more of them than variables in the environment."""
+    """The states of all keys. Bounded by the number of variables in the environment."""
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, str, bytes], KeyState] = {}
@@ -109,13 +109,13 @@ class KeyStates:
         return self._states.setdefault((provider, endpoint.base_url, hashlib.sha256(secret).digest()), KeyState())
 
     def forgive(self) -> None:
-        """Gives every refused key another try."""
+        """Lets every refused key be tried again."""
         for state in self._states.values():
             state.forgive()
 
 
 class Key(Struct, frozen=True):
-    """`variable` holds it; None: the provider needs none. `endpoint` None: wherever the provider's origin is."""
+    """`variable` holds it; None: the provider needs none. `endpoint` None: at the provider's current origin."""
 
     variable: str | None
     endpoint: Endpoint | None
@@ -135,20 +135,20 @@ class Lease:
         self._reserved = reserved
 
     def give_back(self) -> None:
-        """Nothing was sent."""
+        """Returns the reservation: nothing was sent."""
         if self._second is not None:
             self.key.state.correct(self._second, -1, -self._reserved)
             self._second = None
 
     def settle(self, tokens: int) -> None:
-        """The request used `tokens`."""
+        """Corrects the reservation: the request used `tokens`."""
         if self._second is not None:
             self.key.state.correct(self._second, 0, tokens - self._reserved)
             self._reserved = tokens
 
 
 class KeyUse(Struct, frozen=True):
-    """What a key was used for within the last minute. `why`: the reason of its rest, empty while it does not rest."""
+    """The use of a key within the last minute. `why`: the reason for its rest, empty while it does not rest."""
 
     variable: str | None
     requests: int
@@ -186,7 +186,7 @@ class Keys:
     def take(self, prompt: int = 0, output: int = 0) -> Lease:
         """The least used key that may be used now, with the expected tokens reserved. Raises KeysUnavailable.
 
-        A request that is larger than a whole minute waits for an unused one.
+        A request that is larger than a minute's quota waits for an unused minute.
         """
         now_s, tokens = self._clock_s(), prompt + output
         free = [key for key in self.keys if self._usable_at(key.state, now_s, tokens) <= now_s]
@@ -197,7 +197,7 @@ class Keys:
         return Lease(key, key.state.add(now_s, 1, tokens), prompt, tokens)
 
     def borrow(self) -> Lease:
-        """A key for a request outside the calls, which counts for no limit. Raises KeysUnavailable if all keys rest."""
+        """A key for a request outside of calls, which counts for no limit. Raises KeysUnavailable if all keys rest."""
         now_s = self._clock_s()
         free = [key for key in self.keys if key.state.rests_until <= now_s]
         if not free:
@@ -207,11 +207,11 @@ class Keys:
         return Lease(key, None, 0, 0)
 
     def note_failure(self, lease: Lease, error: UpstreamError, status: int, is_call: bool = True) -> None:
-        """A request that was sent has failed. A key that the vendor refused rests; `error.other_key` says whether the
-        request may go out again with another one. A refused request used no tokens.
+        """Records the failure of a request that was sent. A key that the vendor refused rests; `error.other_key` says
+        whether the request may be sent again with another one. A refused request used no tokens.
 
         A provider's only key does not rest: the vendor's own answer says more than we could. `status` is that of the
-        answer (0: none). `is_call` False: a list of models, which some keys may not read but may call every model.
+        answer (0: none). `is_call` False: a model list, which a key may be barred from although it may call the models.
         """
         is_refusal = status >= 400  # an error inside a 200 may have been billed
         if is_refusal:
@@ -227,13 +227,13 @@ class Keys:
         if now_s + rest_s >= state.rests_until:
             state.rests_until, state.why, state.is_refused = now_s + rest_s, code, is_refused
         error.other_key = is_refusal and any(self._usable_at(key.state, now_s, 0) <= now_s for key in self.keys)
-        if error.other_key:  # the time is the key's, not the provider's
+        if error.other_key:  # the wait is the key's, not the provider's
             error.retry_after_s = None
             for name in ("retry-after", "retry-after-ms"):
                 error.headers.pop(name, None)
 
     def resting(self) -> dict[str, str]:
-        """Variable -> why its key rests now."""
+        """Variable -> the reason why its key rests now."""
         now_s = self._clock_s()
         return {key.variable or "": key.state.why for key in self.keys if key.state.rests_until > now_s}
 
@@ -276,7 +276,7 @@ class Keys:
 
 
 def share(limits: ProviderLimits, workers: int) -> ProviderLimits:
-    """What one of `workers` processes enforces."""
+    """The part of the limits that one of `workers` processes enforces."""
     requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
     return ProviderLimits(
         None if requests is None else max(1, requests // workers), None if tokens is None else max(1, tokens // workers)
@@ -284,12 +284,12 @@ def share(limits: ProviderLimits, workers: int) -> ProviderLimits:
 
 
 def _is_limited(error: UpstreamError) -> bool:
-    """A rate limit: time alone ends it. Vendors also say 429 when the credit is used up."""
+    """True for a rate limit, which ends by itself. Vendors also send 429 when the credit is used up."""
     return error.status == 429 and error.code != "insufficient_quota"
 
 
 def _rest_s(error: UpstreamError) -> float | None:
-    """How long the key rests that got this error; None: it is not about the key."""
+    """How long a key rests after this error; None: the error is not about the key."""
     if _is_limited(error):
         return LIMITED_REST_S if error.retry_after_s is None else min(error.retry_after_s, MAX_REST_S)
     refused = error.status in _REFUSED or error.code == "insufficient_quota"

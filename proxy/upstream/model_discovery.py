@@ -1,8 +1,7 @@
-"""Orchestrates: the model lists of servers whose models no price list knows, read in the background.
+"""Orchestrates: reads the model lists of servers whose models are in no price list, in the background.
 
-Requests never wait for discovery, and a look-up reads nothing: the server says when lists are read (`follow`,
-`refresh`). What is known is published as an immutable mapping, a new one for every change. A server that is down keeps
-the list it had.
+Requests never wait for discovery, and a look-up reads nothing: the server decides when lists are read (`follow`,
+`refresh`). The result is an immutable mapping, replaced at every change. A server that is down keeps its last list.
 """
 
 from __future__ import annotations
@@ -20,21 +19,22 @@ from proxy.schema.errors import ProxyError
 from proxy.upstream.upstream import Upstream
 
 FRESH_S = 300.0
-RETRY_S = 10.0  # after the first failure, doubled by each further one: a server that is started is found soon
+RETRY_S = 10.0  # after the first failure, doubled by each further one: a server that starts later is found soon
 MAX_RETRY_S = 60.0
 ANSWER_S = 10.0
 MAX_BYTES = 2_000_000
 
 
 class _List(Struct):
-    """One server's list: when it is due (monotonic seconds), and how often reading it has failed since it was read."""
+    """One server's list: when it is due (monotonic seconds), and how many reads have failed since the last good one."""
 
     due_at: float = 0.0
     failures: int = 0
 
 
 class ModelDiscovery(Mapping[str, tuple[str, ...]]):
-    """Provider name -> the ids its server lists, as far as is known. Belongs to one configuration, as its Upstreams do.
+    """Provider name -> the ids that its server lists, as far as known. Belongs to one configuration, as its Upstreams
+    do.
 
     As a mapping it is the current `found`. `warn` receives the event, `provider` and `reason` when a list
     cannot be read. `before`: the lists of the previous configuration, kept for servers that are still the same.
@@ -66,7 +66,7 @@ class ModelDiscovery(Mapping[str, tuple[str, ...]]):
 
     @property
     def found(self) -> Mapping[str, tuple[str, ...]]:
-        """What is known now. It never changes: a list that was read makes a new mapping."""
+        """The lists known now. The mapping never changes: a list that is read makes a new one."""
         return self._found
 
     def __getitem__(self, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Performs I/O: the connections to each provider, shared by the configurations that mean the same by it."""
+"""Performs I/O: the connections to each provider, shared by configurations that define it in the same way."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Pool:
         self.places = asyncio.Semaphore(max_concurrent) if max_concurrent else None
         self.users = 0
         self.headers: Mapping[str, str] = {}  # of the last answer
-        self.answered_s = 0.0  # when it came, by `time.monotonic()`
+        self.answered_s = 0.0  # when it arrived, by `time.monotonic()`
 
     def note(self, headers: Mapping[str, str]) -> None:
-        """An answer came. What its headers say of limits is looked at when somebody asks."""
+        """Stores the headers of an answer. They are parsed for limits only on request."""
         self.headers, self.answered_s = headers, time.monotonic()
 
 
 class Authority:
-    """A `ca_file` as it was when it was read."""
+    """The contents of a `ca_file` when it was read."""
 
     def __init__(self, ca_file: str) -> None:
         """Raises OSError."""
@@ -56,7 +56,7 @@ class Pools:
         self._closing: set[asyncio.Task[None]] = set()
 
     def read(self, providers: Iterable[Provider]) -> None:
-        """Reads the certificates that these providers trust; `take` reads no file then. Blocks. Safe in any thread."""
+        """Reads the certificates that these providers trust, so `take` reads no file. Blocks. Safe in any thread."""
         providers = list(providers)
         files = {provider.ca_file for provider in providers}
         if any(provider.ca_file is None and not is_plain(provider) for provider in providers):
@@ -74,7 +74,7 @@ class Pools:
         """The pool of the provider called `name`, behind this HTTP proxy.
 
         Raises OSError for a `ca_file` that cannot be used.
-        A `ca_file` counts by what it holds, so that an exchanged certificate gets new connections.
+        A `ca_file` is compared by its contents, so that a replaced certificate gets new connections.
         """
         authority = None
         if provider.ca_file:
@@ -93,7 +93,7 @@ class Pools:
 
     def _context_for(self, provider: Provider, proxy: Secret | None) -> ssl.SSLContext:
         if is_plain(provider) and (proxy is None or proxy.reveal().startswith("http://")):
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is made at once
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is built at once
         return self._shared_context()
 
     def _shared_context(self) -> ssl.SSLContext:
@@ -101,7 +101,7 @@ class Pools:
         return self._context
 
     def give_back(self, pool: Pool) -> None:
-        """Its taker uses it no more; none of its exchanges is under way."""
+        """Returns a pool that has no exchange in flight. Its taker must not use it again."""
         pool.users -= 1
         if pool.users == 0:
             self._pools = {key: other for key, other in self._pools.items() if other is not pool}
@@ -119,7 +119,7 @@ def address_of(provider: Provider) -> str | None:
 
 
 def is_plain(provider: Provider) -> bool:
-    """Whether it is reached without TLS, as the embedded model is."""
+    """True if it is reached without TLS, as the embedded model is."""
     return provider.local_model is not None or (address_of(provider) or "").lower().startswith("http://")
 
 

@@ -1,4 +1,4 @@
-"""Translates: hands the trace of a call on to a provider that is to know it (`trace_context: true`)."""
+"""Translates: passes the trace of a call on to a provider that accepts it (`trace_context: true`)."""
 
 from __future__ import annotations
 

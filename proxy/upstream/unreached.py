@@ -1,4 +1,4 @@
-"""Orchestrates: what is said of a request that got no answer in HTTP: to the caller as an error, and to the log."""
+"""Orchestrates: reports a request that got no HTTP answer: to the caller as an error, and to the log."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ WARN_AGAIN_S = 60.0  # an outage of a busy server is one line a minute
 
 
 def tell_nobody(event: str, **_: object) -> None:
-    """For upstreams whose failures only their callers see."""
+    """A `warn` for upstreams whose failures only their callers see."""
 
 
 class Unreached:
-    """Of one upstream. `warn` receives the event, `provider` and `reason`, the same reason once in WARN_AGAIN_S."""
+    """For one upstream. `warn` receives the event, `provider` and `reason`, each reason once in WARN_AGAIN_S."""
 
     def __init__(self, name: str, connect_s: float, warn: Callable[..., object]) -> None:
         self._name = name
@@ -25,7 +25,7 @@ class Unreached:
         self._warned: dict[str, float] = {}
 
     def error(self, failure: ConnectFailed | ConnectionLost, now: float) -> UpstreamError:
-        """For the caller. The log hears of it unless a server only broke off, as all of them do now and then."""
+        """The caller's error. It is also logged, unless a server only broke off, as all of them do now and then."""
         why = str(failure)
         error: UpstreamError
         if isinstance(failure, ConnectTimedOut):

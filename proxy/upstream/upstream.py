@@ -43,7 +43,7 @@ def _ignore() -> None:
 class Upstream:
     """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
-    `keys`: where there are several, or their limits are known; None: the origin's own key serves every request.
+    `keys`: if there are several, or their limits are known; None: the origin's own key serves every request.
     `warn` receives the event, `provider` and `reason` when no connection can be made.
     """
 
@@ -62,7 +62,7 @@ class Upstream:
         self.origin = origin
         self.keys = keys
         self.unreached = Unreached(name, provider.timeout_s.connect, warn)
-        self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of a key
+        self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of the key
 
     @property
     def active(self) -> int:
@@ -80,7 +80,7 @@ class Upstream:
         return Exchange(self, request, on_sent, total_s=None if stream else self.provider.timeout_s.total)
 
     async def fetch(self, path: str, max_bytes: int) -> HTTPResponse:
-        """The answer to a small GET outside the calls: it is no attempt and takes none of their places.
+        """The answer to a small GET outside of calls: it is no attempt and occupies no place.
 
         Raises UpstreamError.
         """
@@ -94,7 +94,7 @@ class Upstream:
                     raise
 
     def outgoing(self, request: HTTPRequest, endpoint: Endpoint, variable: str | None = None) -> Outgoing:
-        """The request with its origin and credentials. Where names meet, the key wins, then the request.
+        """The request with its origin and credentials. If header names collide, the key's wins, then the request's.
 
         `variable` names the key of `endpoint` among several.
         """
@@ -135,7 +135,7 @@ class Exchange:
 
     An async context manager: entering it sends the request and waits for the headers of its answer. `read` is bounded
     by the time-out of its phase. A block that is left without an error has all it needs of the answer: the connection
-    is kept if HTTP's end of the body follows soon. Any other way out, a cancel too, closes the connection at once.
+    is kept if the end of the body follows soon. Any other exit, including cancellation, closes it at once.
     """
 
     status: int
@@ -150,7 +150,7 @@ class Exchange:
         total_s: float | None,
         takes_place: bool = True,
     ) -> None:
-        """`total_s` bounds a whole answer; None: a stream is wanted."""
+        """`total_s` bounds a whole answer; None: the answer is streamed."""
         self.sent = False
         self.body_bytes = 0
         self._upstream = upstream
@@ -166,7 +166,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         self._deadline, self._now = Deadline(loop), loop.time
         self._endpoint: Endpoint | None = None
-        self.expected = (0, 0)  # tokens of the prompt and of the answer, where the keys have a limit
+        self.expected = (0, 0)  # tokens of the prompt and of the answer, if the keys have a limit
         self.lease: Lease | None = None
         self._answer: Answer | None = None
         self._unyielded = 0
@@ -207,7 +207,7 @@ class Exchange:
         UpstreamTruncated when the connection breaks.
         """
         assert self._answer is not None
-        if self._unyielded >= MAX_PIECE_BYTES:  # a provider that is always ready must not keep others waiting
+        if self._unyielded >= MAX_PIECE_BYTES:  # a provider that is always ready must not starve others
             self._unyielded = 0
             await asyncio.sleep(0)
         try:
@@ -222,7 +222,7 @@ class Exchange:
     async def body(self, limit: int = MAX_ANSWER_BYTES) -> HTTPResponse:
         """The whole answer. Raises UpstreamError over `limit` bytes.
 
-        Complete JSON is a whole answer, also where the connection breaks or stalls before HTTP says so.
+        Complete JSON is a whole answer, even if the connection breaks or stalls before HTTP ends the body.
         """
         assert self._answer is not None
         answer = bytearray()  # grows in place, where joining pieces would copy all of a large answer at once
@@ -278,7 +278,7 @@ class Exchange:
             raise UpstreamTimeout(f"{self._name} did not answer within {seconds:g} s.", outcome) from None
         except (ConnectFailed, ConnectionLost) as failure:
             is_lost = isinstance(failure, ConnectionLost)
-            if is_lost and self._upstream.provider.local_model is not None:  # our own process: nobody works on it now
+            if is_lost and self._upstream.provider.local_model is not None:  # our own process: no work goes on
                 raise UpstreamUnavailable(f"The process of {self._name} ended before it answered.") from None
             raise self._upstream.unreached.error(failure, self._now()) from None
 
@@ -295,7 +295,7 @@ class Exchange:
         return UpstreamTimeout(f"{self._name} sent {what} within {seconds:g} s.", outcome)
 
     def _is_as_wanted(self) -> bool:
-        """A 2xx answer that can be read. Whether it is of the kind that was asked for, its first bytes tell."""
+        """True for a 2xx answer that can be read. Its first bytes show whether it is of the requested kind."""
         encoding = self.headers.get("content-encoding")
         return 200 <= self.status < 300 and (not encoding or can_inflate(encoding))
 
@@ -303,7 +303,7 @@ class Exchange:
         """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""
         status = self.status
         if 300 <= status < 400 or status < 200:
-            message = f"{self._name} answered {status}, a redirect; it is not followed. Is its base_url right?"
+            message = f"{self._name} answered {status}, a redirect, which is not followed. Is its base_url right?"
             raise UpstreamError(message, upstream_status=status)
         if status >= 400:
             answer = await self.body(MAX_ERROR_BYTES)
@@ -317,7 +317,7 @@ class Exchange:
                 of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""
                 error.message = f"{self._name}{of_key}: {error.message}"
             raise error
-        message = f"{self._name} sent a compressed answer though none was asked for."
+        message = f"{self._name} sent a compressed answer, although none was requested."
         raise UpstreamError(message, upstream_status=status)
 
     def no_stream(self) -> UpstreamError:
@@ -335,7 +335,7 @@ class Exchange:
             self._places.release()
         if isinstance(error, UpstreamError):
             if self._answer is not None and error.upstream_status is None:
-                error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
+                error.upstream_status = self._answer.status  # the vendor did answer, but its answer was broken
             if error.is_refusal and error.status in (401, 403, 429):  # as for an error status: not the caller's key
                 error.message = f"{self._name}: {error.message}"
             if (endpoint := self._endpoint) is not None:

@@ -1,4 +1,4 @@
-"""Orchestrates: whether the JSON of an answer is whole, where the connection does not say so."""
+"""Orchestrates: checks whether the JSON of an answer is whole if the connection does not show it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 from proxy.schema.json_structure import STEP_BYTES, depths, sliced
 
 _TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
-_TURN = 256 * 1024  # bytes of an answer that are looked through in one turn of the loop
+_TURN = 256 * 1024  # bytes of an answer that are scanned in one turn of the loop
 
 
 async def is_whole_json(answer: bytearray) -> bool:
-    """Of a large answer only the end of its outermost container is looked for. What is in it shows when it is read."""
+    """In a large answer it only finds the end of the outermost container; errors inside show when it is parsed."""
     if not answer[-_TAIL:].rstrip().endswith((b"}", b"]")):
         return False
     if len(answer) > STEP_BYTES:

@@ -1,6 +1,6 @@
 """Translates: the answer of a server that knows no such path into an error that names `base_url`.
 
-Without this a client reads that its model does not exist, and nobody looks at the address.
+Without this a client reads that its model does not exist, and nobody checks the address.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from proxy.schema.errors import UpstreamError
 
-# What servers and gateways say of a path, collected from their sources: Go, FastAPI, llama.cpp, nginx, Azure, OpenAI.
+# How servers and gateways report an unknown path, from their sources: Go, FastAPI, llama.cpp, nginx, Azure, OpenAI.
 _OF_PATHS = re.compile(
     r"answered 40[45] \(|\bnot found\b|page not|no route|invalid url|unknown (?:request )?(?:url|path|endpoint)"
     r"|unexpected endpoint|cannot (?:get|post)\b|method not allowed|no such (?:url|path|route|endpoint)",
@@ -20,7 +20,7 @@ _OF_MODELS = re.compile(r"model|deployment|engine|adapter|\blora\b", re.IGNORECA
 
 
 def as_wrong_path(error: UpstreamError, base_url: str | None) -> UpstreamError | None:
-    """The error for a request whose path the server at this address does not know; None if that is not what it says."""
+    """The error for a request whose path the server at this address does not know; None if it says something else."""
     if error.upstream_status not in (404, 405) or base_url is None:
         return None
     if _OF_MODELS.search(error.message) or not _OF_PATHS.search(error.message):

@@ -101,12 +101,12 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("a site's field of an unknown type", SITE.replace("{title: text}", "{title: words}"),
      [":3:106: sites.acme.tasks.item: fields.title: expected a type: text, integer, number, boolean, url, date, list"]),
     ("a site's bad pattern", SITE.replace("/p/{id}", "/p/(a+)+*"),
-     [":3:15: sites.acme: the pattern '/p/(a+)+*' is none; expected a path with {names} like /r/{community}/** or "
+     [":3:15: sites.acme: the pattern '/p/(a+)+*' is not valid; expected a path with {names} like /r/{community}/** or "
       "/watch?v"]),
     ("a site's bad domain", SITE.replace("acme.example", "com"),
      [":3:15: sites.acme: domains: 'com' is a whole top-level domain; name a site's own"]),
     ("a site's bad id", SITE.replace("{acme: ", "{Acme!: "),
-     [":3:9: sites.Acme!: the id of a site has lower case letters, digits and hyphens, 64 at most"]),
+     [":3:9: sites.Acme!: a site id has at most 64 lower case letters, digits and hyphens"]),
     ("infinite", HEAD + "server: {grace_s: .inf}\n", [":3:19: server.grace_s: must be a finite number"]),
     ("a huge number", HEAD + "storage: {keep_days: 99999999999999999999}\n",
      [":3:22: storage.keep_days: too large a number"]),

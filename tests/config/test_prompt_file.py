@@ -78,7 +78,7 @@ def test_a_short_entry_is_one_version() -> None:
             "{template: a, labels: {production: 2}}",
             "prompts.p.labels.production: expected the number of a version, 1 to 1",
         ),
-        ("{template: a, labels: [latest]}", "`latest` always is the newest version"),
+        ("{template: a, labels: [latest]}", "`latest` always means the newest version"),
         ("{template: a, labels: a}", "prompts.p.labels: expected a list of labels"),
         ("{template: a, name: ''}", "prompts.p.name: expected 1 to"),
         ("a text", "prompts.p: expected keys and values"),

@@ -64,7 +64,7 @@ def test_a_mistake_is_named_by_its_place(entry, problem):
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        ("generator: openai/a, members: [openai/b]", "generator and members are two words for the same"),
+        ("generator: openai/a, members: [openai/b]", "generator and members are synonyms"),
         ("generator: []", "generator must have 1 to 16 entries"),
         ("generator: openai/a, min_answers: 2", "min_answers has no meaning here"),
     ],

@@ -67,7 +67,7 @@ def test_a_model_has_all_seats_of_an_ensemble_of_its_own() -> None:
         ({"members": ["a", {"use": "b", "weight": -1}]}, "routing.ensemble.members.1.weight", ">= 0.001"),
         ({"members": [{"weight": 1}]}, "routing.ensemble.members.0", "missing required field `use`"),
         ({"members": "a"}, "routing.ensemble.members", "expected `array`"),
-        ({"models": ["a"], "members": ["a"]}, "routing.ensemble.models", "another word for members"),
+        ({"models": ["a"], "members": ["a"]}, "routing.ensemble.models", "a synonym for members"),
         ({"models": ["a"] * 17}, "routing.ensemble.models", "models: has 17 names; at most 16"),
         ({"models": "a"}, "routing.ensemble.models", "models: expected `array`"),
         ({"models": [{"use": "a", "weight": 1e308}]}, "routing.ensemble.models.0.weight", "<= 1000"),

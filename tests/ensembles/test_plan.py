@@ -201,7 +201,7 @@ def test_an_ensemble_that_contains_itself_is_refused() -> None:
 def test_a_call_asks_a_bounded_number_of_times() -> None:
     """Wide panels inside wide panels."""
     wide = First(members=[f"a/{number}" for number in range(16)])
-    with pytest.raises(BadRequest, match="would ask 80 times; at most 64 are allowed"):
+    with pytest.raises(BadRequest, match="would make 80 requests; at most 64 are allowed"):
         planned(First(members=["ensemble:in"] * 5), others={"in": wide})
 
 

@@ -143,7 +143,7 @@ class TestStreamed:
         assert panel.streamed == ["41"]
         assert "\n41\n" in text_asked(panel.asked[-1][2])
         assert (decided.report["confidence"], decided.report["agreed"]) == (0.2, False)
-        assert decided.report["note"] == "The answer was streamed as it came, so it was not revised."
+        assert decided.report["note"] == "The answer was streamed as it arrived, so it was not revised."
 
     async def test_a_failing_validator_costs_nothing(self):
         panel = ScriptedPanel(["42"], {"v": fails()}, request(stream=True))

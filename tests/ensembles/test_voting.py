@@ -313,7 +313,7 @@ async def test_the_strong_model_answers_where_they_disagree():
     assert (report["agreed"], report["confidence"], report["decided_by"]) == (False, 0.5, "escalation")
     assert report["escalated_to"] == {"model": "strong"}
     assert decided.attempts == ("strong#3",)
-    assert panel.notes[-1] == "The members do not agree. strong answers."
+    assert panel.notes[-1] == "The members do not agree. strong is answering."
 
 
 async def test_the_strong_model_may_read_the_votes():

@@ -157,7 +157,7 @@ async def test_a_dead_database_changes_no_variant(world: World) -> None:
 async def test_a_named_experiment_is_about_its_prompt(world: World) -> None:
     """Another prompt beside it is a mistake of the client; a pinned version gives way to what is named."""
     world.create()
-    with pytest.raises(BadRequest, match="about the prompt p, not other"):
+    with pytest.raises(BadRequest, match="uses the prompt p, not other"):
         await world.workers[0].choose("e", PromptUse("other"), ALICE)
     chosen = await world.workers[0].choose("e", PromptUse("p", version=1), Unit(user="x"))
     assert chosen is not None

@@ -147,7 +147,7 @@ def test_a_stream_that_breaks_off_is_an_error():
     ("fields", "message"),
     [
         ({"tool_choice": "required"}, "no tools"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "none of the tools"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "not among the tools"),
         ({"tools": [{"type": "custom", "custom": {"name": "c"}}], "tool_choice": "required"}, "function tools only"),
     ],
 )

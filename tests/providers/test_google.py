@@ -89,7 +89,7 @@ def test_a_model_id_stays_one_segment_of_the_path(odd: str):
 
 def test_a_model_id_that_goes_upwards_is_refused():
     """Servers in between may decode a quoted slash."""
-    with pytest.raises(BadRequest, match="id is not one"):
+    with pytest.raises(BadRequest, match="id is not valid"):
         built(model="gemini/../../admin")
 
 

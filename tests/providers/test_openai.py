@@ -386,7 +386,7 @@ def test_the_embedded_model_refuses_what_is_not_text() -> None:
         {"type": "text", "text": "what is this?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
     ]
-    with pytest.raises(BadRequest, match="reads text only") as caught:
+    with pytest.raises(BadRequest, match="reads only text") as caught:
         PROVIDERS["embedded"]().build_request(request(messages=[{"role": "user", "content": parts}]), "smollm2-135m")
     assert (caught.value.status, caught.value.code, caught.value.param) == (
         400,

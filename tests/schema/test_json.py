@@ -41,7 +41,7 @@ def objects(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def slowly(text: str) -> tuple[Any, bool]:
-    """The value, and whether a key stands twice in one of its objects, by the standard library."""
+    """The value, and whether a key appears twice in one of its objects, by the standard library."""
     twice = False
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_key_twice_in_one_object_is_found_anywhere(text: str, is_large: bool) 
         text = text[:-1] + ("," if text != "{}" else "") + '"wide":[' + "[]," * MAX_NESTING + "1]}"
     value, twice = slowly(text)
     if twice:
-        with pytest.raises(BadRequest, match="stands twice in one JSON object"):
+        with pytest.raises(BadRequest, match="appears twice in one JSON object"):
             decode_object(text.encode())
     else:
         assert decode_object(text.encode()) == value
@@ -68,9 +68,9 @@ def test_a_key_twice_in_one_object_is_found_anywhere(text: str, is_large: bool) 
 def test_a_small_body_is_told_which_key_stands_twice() -> None:
     """Naming it takes a slow parser, which large bodies are not given to."""
     small, large = ('{"a": {"b": 1, "\\u0062": 2}, "x": "%s"}' % ("x" * size) for size in (10, 100_000))
-    with pytest.raises(BadRequest, match="The key 'b' stands twice"):
+    with pytest.raises(BadRequest, match="The key 'b' appears twice"):
         decode_object(small.encode())
-    with pytest.raises(BadRequest, match="A key stands twice"):
+    with pytest.raises(BadRequest, match="A key appears twice"):
         decode_object(large.encode())
 
 

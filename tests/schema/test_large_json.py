@@ -103,7 +103,7 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
 def test_a_key_twice_in_a_large_object_is_found() -> None:
     """At any level, beside a long text that is full of colons."""
     for text in ('{"a": 1, "x": "%s", "a": 2}', '{"x": [{"b": "%s", "b": 1}]}', '{"x": {"\\u003a": "%s", ":": 1}}'):
-        with pytest.raises(BadRequest, match="A key stands twice"):
+        with pytest.raises(BadRequest, match="A key appears twice"):
             decode_object((text % ("a: b, " * SIZE)).encode())
 
 

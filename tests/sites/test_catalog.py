@@ -136,15 +136,15 @@ def test_mistakes_in_a_catalog_are_named_with_their_lines() -> None:
         read_catalog(text, "mine.yaml")
     told = str(bad.value)
     assert "mine.yaml:5:5: sites.a.nmae: unknown key" in told
-    assert "mine.yaml:6:3: sites.B!: the id of a site has lower case letters" in told
+    assert "mine.yaml:6:3: sites.B!: a site id has at most 64 lower case letters" in told
     assert "mine.yaml:4:5: sites.a.domains: is missing" in told
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"tasks": {}}, "tasks: has none"),
-        ({"domains": []}, "domains: has none"),
+        ({"tasks": {}}, "tasks: must not be empty"),
+        ({"domains": []}, "domains: must not be empty"),
         ({"domains": ["https://a.example"]}, "domains"),
         ({"urls": {"other": ["/a"]}}, "none of its tasks"),
         ({"category": "Big Shops"}, "category"),

@@ -29,12 +29,12 @@ from proxy.schema.request import NativeBody
 
 
 class Anthropic(Provider, frozen=True, kw_only=True):
-    """api.anthropic.com, or a `base_url` that speaks its API, with or without `/v1` at its end."""
+    """api.anthropic.com, or a `base_url` that speaks its API, with or without a final `/v1`."""
 
     cache: Annotated[str, one_of("auto", "off")] = "off"
 
     type: ClassVar[str] = DIALECT
-    # At most 4,784 tokens, in models before 4.7 1,600.
+    # At most 4,784 tokens, or 1,600 in models before 4.7.
     image_rules: ClassVar[tuple[ImageRule, ...]] = (ImageRule(re.compile("claude-"), 5_000),)
     base: ClassVar[str | None] = "https://api.anthropic.com"
     key_env: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY",)
@@ -68,7 +68,7 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return self._root
 
     def build_native(self, request: AnyRequest, native: NativeBody, model: str) -> Built:
-        """Changes of the body are reported. The operator's `anthropic-beta` values go beside the client's."""
+        """The native request. Changes to the body are reported. The operator's `anthropic-beta` values are added."""
         betas, ours = native.headers.get("anthropic-beta"), self._betas()
         if betas and ours:
             native = replace(native, headers={**native.headers, "anthropic-beta": ",".join([betas, *ours])})
@@ -92,7 +92,7 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return AnthropicStreamDecoder(self._names(request), request)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """The signed thoughts before a turn's calls. The vendor wants them back unchanged with the result of any of
+        """The signed thoughts before a turn's calls. The vendor requires them back unchanged with the result of any of
         these calls.
         """
         blocks = dict(message).get("thinking_blocks")

@@ -1,11 +1,11 @@
 """Translates: a `/v1/messages` body without cache marks into one that the vendor caches: `cache: auto`.
 
 A prompt is a prefix: tools, then system, then messages. The vendor caches it up to each mark, four at most, and marks
-that last an hour come before those of five minutes. A write costs 1.25 times the input, 2 times for an hour; a read
-costs a tenth or less. So the head of the prompt, which conversations share, is marked for an hour, and the two latest
-ends of what the user's side said for five minutes: the last request wrote the older one, and this one reads it there.
+for an hour come before those for five minutes. A write costs 1.25 times the input, or 2 times for an hour; a read costs
+a tenth or less. So the head of the prompt, which conversations share, is marked for an hour, and the ends of the two
+latest user turns for five minutes: the previous request wrote the older one, and this one reads it.
 
-A mark is no part of the prefix, so that moving it changes nothing. Source: the vendor's page on prompt caching,
+A mark is not part of the prefix, so moving it changes nothing. Source: the vendor's page on prompt caching,
 checked in November 2026.
 """
 
@@ -20,7 +20,7 @@ from proxy.schema.request import Request
 MARK = "cache_control"
 _HOUR = {"type": "ephemeral", "ttl": "1h"}
 _MINUTES = {"type": "ephemeral"}
-CHARACTERS_PER_TOKEN = 4  # the vendor's newer models make more tokens of them, so this counts too few
+CHARACTERS_PER_TOKEN = 4  # the vendor's newer models use more tokens, so this undercounts
 _MARKABLE = ("text", "image", "document", "search_result", "tool_use", "tool_result")
 _ENDS = 2
 
@@ -28,17 +28,18 @@ Block = dict[str, Any]
 
 
 def auto_marks(body: Mapping[str, Any], minimum: int | None, lead: int | None = None) -> dict[str, Any]:
-    """The members of `body` that get marks, with them; {} if any mark is there already, or if the prompt is too short.
+    """The members of `body` to be marked, with their marks; {} if the body has a mark already, or the prompt is too
+    short.
 
     `minimum`: tokens of the shortest prefix that the model caches; None: it caches nothing. `lead`: how many blocks of
-    the system prompt stay the same in the next request (None: all of them).
+    the system prompt will be the same in the next request (None: all of them).
     """
     if minimum is None or is_marked(body):
         return {}
     tools, turns = body.get("tools") or [], body.get("messages") or []
     goes_on = any(turn.get("role") == "assistant" for turn in turns)
     found: dict[str, Any] = {}
-    mark = _HOUR if tools or goes_on else _MINUTES  # a lone question may be the only one of its kind
+    mark = _HOUR if tools or goes_on else _MINUTES  # a lone question may never be followed up
     size, least = sum(len(encode(tool)) for tool in tools), minimum * CHARACTERS_PER_TOKEN
     # "Tools with defer_loading cannot use prompt caching"
     last = next((place for place in reversed(range(len(tools))) if not tools[place].get("defer_loading")), None)
@@ -56,7 +57,7 @@ def auto_marks(body: Mapping[str, Any], minimum: int | None, lead: int | None = 
 
 
 def is_too_short(request: Request, minimum: int | None) -> bool:
-    """True if the whole request is shorter than what the model caches; its size need not be looked into."""
+    """True if the whole request is shorter than the minimum that the model caches, without a look into the body."""
     return 0 < request.size < (minimum or 0) * CHARACTERS_PER_TOKEN
 
 
@@ -77,7 +78,7 @@ def markable(body: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _ends(turns: Sequence[Block], missing: int) -> dict[str, Any]:
-    """`messages` with a mark at the last turns that the model answers, or is to answer, if the prefix is long enough.
+    """`messages` with a mark at the last turns that the model answered or will answer, if the prefix is long enough.
     `missing`: the characters that its head lacks for that.
     """
     is_end = [
@@ -106,14 +107,14 @@ def _with(blocks: Sequence[Block], place: int, mark: Mapping[str, str]) -> list[
 
 
 def _blocks(content: Any) -> list[Block]:
-    """Content as blocks; the vendor reads a text and one block of it alike."""
+    """Content as blocks; to the vendor a plain text equals a single text block."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     return content if isinstance(content, list) else []
 
 
 def _size(block: Block) -> int:
-    """The characters of a block's texts. What an image or a document adds is left out."""
+    """The characters of a block's texts. Images and documents are left out."""
     kind = block.get("type")
     if kind == "tool_use":
         return len(encode(block.get("input")))

@@ -27,7 +27,7 @@ def without_url(citations: list[Any]) -> list[dict[str, Any]]:
 def _url(citation: object) -> str | None:
     if not isinstance(citation, dict):
         return None
-    for name in ("url", "source"):  # of a web search, of a search result that the client sent
+    for name in ("url", "source"):  # of a web search; of a search result that the client sent
         value = citation.get(name)
         if isinstance(value, str) and value.startswith(("https://", "http://")):
             return value

@@ -13,7 +13,7 @@ from proxy.providers.base.errors import build, passed_headers, seconds_until
 from proxy.providers.base.meanings import SURE
 from proxy.schema.errors import UpstreamError
 
-# The vendor's type -> the status it comes with. Inside a stream only the type is said.
+# The vendor's type -> the status it comes with. Inside a stream there is only the type.
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -40,16 +40,16 @@ _MEANINGS = {
     "timeout_error": ("server_error", "upstream_timeout"),
     "overloaded_error": ("server_error", "overloaded"),
 }
-# For answers without a type: those of what stands before the API.
+# For answers without a type, from servers in front of the API.
 _BY_STATUS = {status: kind for kind, status in _STATUSES.items()}
-_COUNTED = ("requests", "tokens")  # of the vendor's limits those that OpenAI has names for
+_COUNTED = ("requests", "tokens")  # the vendor's limits that OpenAI has names for
 
 
 def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
     """The error of a non-2xx answer."""
     body = json_or_none(response.body)
     said = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(said, dict) or said.get("type") not in _STATUSES:  # of a cloud or a gateway, in its own words
+    if not isinstance(said, dict) or said.get("type") not in _STATUSES:  # from a cloud or a gateway, in its own words
         said = said_in_answer(response)
     error = _error(said, response.status, _headers(response, ids))
     again = response.headers.get("x-should-retry")
@@ -83,7 +83,7 @@ def _error(said: Mapping[str, Any], status: int, headers: dict[str, str]) -> Ups
 
 
 def _headers(response: HTTPResponse, ids: tuple[str, ...]) -> dict[str, str]:
-    """Limits under OpenAI's names. The vendor sends the moment of a reset, OpenAI the time until then."""
+    """Limits under OpenAI's names. The vendor sends the time of a reset, OpenAI the duration until then."""
     headers = passed_headers(response, ids)
     safe = {name: value for name, value in response.headers.items() if value.isascii() and value.isprintable()}
     for what in _COUNTED:
@@ -99,7 +99,7 @@ def _headers(response: HTTPResponse, ids: tuple[str, ...]) -> dict[str, str]:
 
 
 def _moment(text: str | None) -> datetime | None:
-    """RFC 3339."""
+    """The time in RFC 3339; None for anything else."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
@@ -108,7 +108,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _duration(seconds: int) -> str:
-    """As OpenAI writes it: `1s`, `6m0s`, `1h0m0s`."""
+    """A duration as OpenAI writes it: `1s`, `6m0s`, `1h0m0s`."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Translates: schemas into the amount of grammar that the vendor compiles to enforce them. It refuses a request whose
+"""Translates: schemas into the size of the grammar that the vendor compiles to enforce them. It refuses a request whose
 strict tools and format exceed its limits together, and a single schema well below them (its guide and its refusals,
 November 2026).
 """
@@ -15,7 +15,7 @@ from proxy.providers.base.fields import Fields
 MAX_TOOLS = 20
 MAX_OPTIONAL = 24  # properties that are not required
 MAX_UNIONS = 16  # properties of several types, or with `anyOf`
-# Of one schema: each optional property doubles what has to be compiled. 11 of them were refused, and 16 unions.
+# For one schema: each optional property doubles the grammar. 11 of them were refused, and so were 16 unions.
 MOST_OPTIONAL = 10
 MOST_UNIONS = 15
 _SAYS_WHAT = frozenset({"type", "anyOf", "allOf", "enum", "const", "$ref"})

@@ -1,4 +1,4 @@
-"""Translates: `response_format` into what a model supports, and an answer given by tool call back into text."""
+"""Translates: `response_format` into a form that the model supports, and an answer by tool call back into text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 from proxy.schema.json_writing import text_of
 
-_WRAPPERS = ("values", "parameters")  # of answers by tool: seen around the object that was asked for
+_WRAPPERS = ("values", "parameters")  # seen around the requested object in answers by tool
 _ALONE = "with no code fence and no other text around it"
 
 
@@ -34,7 +34,7 @@ class Format(Struct, frozen=True):
 def format_of(fields: Fields, traits: Traits, tools: Tools, names: Names, has_budget: bool) -> Format:
     """The format of the answer; may add a tool to `tools`.
 
-    Older models have no formats: they are forced to call a tool with that schema, or get an instruction where the
+    Older models have no formats: they are forced to call a tool with that schema, or get an instruction if the
     client's own tools or a thinking budget rule that out. A schema that is too large for a format becomes an
     instruction too.
     """
@@ -43,7 +43,7 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, names: Names, has_bu
     if wanted is None or kind == "text":
         return Format()
     if kind not in ("json_object", "json_schema"):
-        message = "response_format: `type` is one of text, json_object, json_schema."
+        message = "response_format: `type` must be one of text, json_object, json_schema."
         raise BadRequest(message, param="response_format.type")
     schema = wanted_schema(wanted) if kind == "json_schema" else None
     if schema is not None and traits.formats:
@@ -66,7 +66,7 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, names: Names, has_bu
 
 
 def _is_plain(schema: dict[str, Any]) -> bool:
-    """True for the schema of a single object, which a tool can take."""
+    """True for the schema of a single object, as a tool needs."""
     return schema.get("type") == "object" and not any(name in schema for name in ("$ref", *AT_TOP))
 
 
@@ -78,7 +78,7 @@ def _instruction(schema: dict[str, Any] | None, with_tools: bool) -> str:
 
 
 def answer_of(arguments: str, names: Names) -> str:
-    """The arguments of the forced tool as the JSON text of the answer, unchanged where they are incomplete."""
+    """The arguments of the forced tool as the JSON text of the answer, unchanged if they are incomplete."""
     fields = names.json_fields
     value = json_or_none(names.json_keys.given(arguments))
     if value is None:

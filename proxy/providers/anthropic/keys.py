@@ -1,8 +1,8 @@
 """Translates: the keys of properties in tools into keys that the vendor accepts, and back. One key outside its pattern
-makes it refuse the whole request.
+makes the vendor refuse the whole request.
 
-A key is mapped wherever it stands in a tool's schema or in a value that fits the schema. The map depends on the tool
-alone, so that the builder of a request and the reader of its answer compute the same one.
+A key is mapped everywhere in a tool's schema and in values that fit the schema. The map depends only on the tool, so
+the builder of a request and the reader of its answer compute the same one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEYS = ("required", "propertyOrdering")
 
 
 class Keys:
-    """The keys of one tool's `schema`; `changed`: those of the client that the vendor refuses, and what it gets."""
+    """The keys of one tool's `schema`; `changed`: the client's keys that the vendor refuses -> their replacements."""
 
     def __init__(self, schema: Any) -> None:
         given = dict.fromkeys(_properties(schema))
@@ -46,7 +46,7 @@ class Keys:
         return _renamed(value, self.changed) if self.changed else value
 
     def given(self, arguments: str) -> str:
-        """The text of a call's arguments with the client's keys, unchanged where it is incomplete."""
+        """The text of a call's arguments with the client's keys, unchanged if it is incomplete."""
         value = json_or_none(arguments) if self.changed else None
         return arguments if value is None else text_of(_renamed(value, self._given))
 

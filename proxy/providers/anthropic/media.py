@@ -13,7 +13,7 @@ _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PDF = "application/pdf"
 _PDF_START = "JVBERi0"  # base64 of `%PDF-`: some clients send files without a type
 _TEXTS = ("application/json", "application/xml", "application/x-yaml")
-_OPTIONS = (("title", str), ("context", str), ("citations", dict))  # of a document, as the vendor says them
+_OPTIONS = (("title", str), ("context", str), ("citations", dict))  # of a document, by the vendor's names
 BREAKPOINTS = ("cache_control", "prompt_cache_breakpoint")  # the vendor's name, OpenAI's
 
 
@@ -66,7 +66,7 @@ def _file(part: Part, model: str) -> dict[str, Any]:
     elif media_type.startswith("text/") or media_type in _TEXTS:
         source = {"type": "text", "media_type": "text/plain", "data": _text(part)}
     else:
-        raise refuse(part, model, f"it takes PDF and text files, not {media_type}")
+        raise refuse(part, model, f"it accepts PDF and text files, not {media_type}")
     named = {"title": part.filename} if part.filename else {}
     own = {name: part.raw[name] for name, kind in _OPTIONS if isinstance(part.raw.get(name), kind)}
     return {"type": "document", "source": source, **named, **own}
@@ -77,7 +77,7 @@ def _source(part: Part, media_type: str | None, model: str) -> dict[str, Any]:
         return {"type": "file", "file_id": part.file_id}
     if part.url is not None:
         if part.url.startswith("gs://"):
-            raise refuse(part, model, "the provider follows http links only")
+            raise refuse(part, model, "the provider follows only http links")
         return {"type": "url", "url": part.url}
     return {"type": "base64", "media_type": media_type, "data": part.data}
 

@@ -1,7 +1,7 @@
 """Translates: OpenAI's messages into `system` and `messages`.
 
 The vendor is strict about turns. Tool results come first in the user turn right after the calls, one for each call. No
-block is empty. A later system message stands between a user turn and an assistant turn.
+block is empty. A later system message goes between a user turn and an assistant turn.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from proxy.providers.base.tools import called_function, needed_id
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
-DIALECT = "anthropic"  # the `type`, which kept reasoning is marked with
-PLACEHOLDER = "."  # for a turn that must be there and that nobody spoke
+DIALECT = "anthropic"  # the `type`, with which stored reasoning is marked
+PLACEHOLDER = "."  # for a required turn without content
 GO_ON = "Continue."
 _NOT_RUN = "This tool was not run."
 _EARLIER = "The result of an earlier tool call:"
 _WRONG_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _MAX_ID = 2**31  # the vendor has no limit
 _THOUGHTS = ("thinking", "redacted_thinking")
-AFTER = "after_calls"  # of a thinking block: how many calls of its message stand before it; left out where none does
+AFTER = "after_calls"  # of a thinking block: how many calls of its message come before it; left out if none
 _READ = {"role", "content", "refusal", "name", "tool_calls", "tool_call_id", "is_error", *BREAKPOINTS, *ECHOES}
 
 Block = dict[str, Any]
@@ -43,15 +43,15 @@ class Conversation:
         self._traits = traits
         self._names = names
         self._fields = fields
-        self._ids: dict[str, str] = {}  # tool call id as the client has it -> as it was last sent
-        # Two calls of one id are refused: some clients count from 0 in each turn.
+        self._ids: dict[str, str] = {}  # the client's tool call id -> the id last sent for it
+        # Two calls with one id are refused, and some clients count from 0 in each turn.
         self._free = FreeNames(set(), _MAX_ID)
         self._waiting: dict[str, None] = {}  # ids of calls without a result yet, as sent, in order
         self._results: list[Block] = []
         self._said: list[Block] = []
         self._instructions: list[list[Block]] = []
         self.system: list[Block] = []
-        self.lead = 0  # blocks of `system` before the first turn: later instructions may join them
+        self.lead = 0  # blocks of `system` before the first turn; later instructions may be added to them
         self.turns: list[dict[str, Any]] = []
         for place, message in enumerate(request.fields["messages"]):
             self._message(message, f"messages.{place}")
@@ -72,7 +72,7 @@ class Conversation:
     @property
     def lacks_thoughts(self) -> bool:
         """True if the last assistant turn calls tools or is a prefill, and does not begin with thinking. Models with a
-        thinking budget refuse that.
+        thinking budget refuse such a turn.
         """
         last = next((turn for turn in reversed(self.turns) if turn["role"] == "assistant"), None)
         return (
@@ -154,7 +154,7 @@ class Conversation:
             blocks = [{"type": "text", "text": refusal}]
         calls = message.get("tool_calls") or []
         thoughts = self._thoughts(message, calls)
-        before: dict[int, list[Block]] = {}  # place of a call -> the thoughts before it
+        before: dict[int, list[Block]] = {}  # index of a call -> the thoughts before it
         for after, thought in thoughts:
             before.setdefault(after, []).append(thought)
         first = before.pop(0, [])
@@ -162,7 +162,7 @@ class Conversation:
             blocks += before.get(place, ())
             blocks.append(self._call(call, f"{where}.tool_calls.{place}"))
         blocks = self._marked(blocks, message)
-        if blocks:  # a message that says nothing is refused
+        if blocks:  # an empty message is refused
             self._say("assistant", [*first, *blocks])
 
     def _say(self, role: str, blocks: list[Block]) -> None:
@@ -198,7 +198,7 @@ class Conversation:
     def _texts(self, message: dict[str, Any], where: str) -> list[Block]:
         for part in self._parts(message, where):
             if part.kind not in ("text", "refusal"):
-                raise refuse(part, self._model, f"messages of the role {message['role']} are text")
+                raise refuse(part, self._model, f"messages with the role {message['role']} accept only text")
         return self._blocks(message, where)
 
     def _parts(self, message: dict[str, Any], where: str) -> list[Part]:
@@ -259,12 +259,12 @@ class Conversation:
 
 
 def _silent(part: dict[str, Any]) -> dict[str, Any]:
-    """A part that says nothing, with the cache mark of the one it replaces."""
+    """An empty part, with the cache mark of the one it replaces."""
     return {"type": "text", "text": "", **{name: part[name] for name in BREAKPOINTS if name in part}}
 
 
 def _thought(block: object) -> tuple[int, Block] | None:
-    """A thinking block as the vendor accepts it back: signed, or redacted. Its text may be empty."""
+    """A thinking block that the vendor accepts back: signed, or redacted. Its text may be empty."""
     if not isinstance(block, dict):
         return None
     fields = ("thinking", "signature") if block.get("type") == "thinking" else ("data",)

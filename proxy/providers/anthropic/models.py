@@ -1,4 +1,4 @@
-"""Translates: what Anthropic's models take and refuse, by model id, as data (checked in November 2026).
+"""Translates: a model id into what that model of Anthropic's accepts and refuses, as data (checked in November 2026).
 
 Sources: the `anthropic` package 2.12, recorded traffic and refusals; flags as verified by pydantic-ai 2.68.
 """
@@ -20,7 +20,7 @@ class Traits(Struct, frozen=True):
     tool. `formats`: has `output_config.format` and strict tools. `prefills`: continues a trailing assistant message.
     `later_system`: accepts system messages after a user turn; `mistakes_system`: reads one after a tool result as part
     of the result. `binds`: its thinking is valid only in the conversation that produced it. `least_cached`: the
-    shortest prefix that it caches; None: it caches none, or nobody knows.
+    shortest prefix that it caches; None: none, or unknown.
     """
 
     max_output: int
@@ -42,7 +42,7 @@ class Traits(Struct, frozen=True):
 
 _OTHER = Traits(
     8192, least_cached=None
-)  # other vendors' models behind this API: sent what the oldest models of Anthropic's take
+)  # other vendors' models behind this API get what Anthropic's oldest models accept
 _3 = Traits(4096, 200_000, thinking="none")
 _4 = Traits(64_000, 200_000)
 _4_5 = replace(_4, one_sampler=True, formats=True)
@@ -60,7 +60,8 @@ _5 = replace(_4_8, thinks_unasked=True)
 _ALWAYS = replace(_5, off=None, least_cached=512)
 _5_5 = replace(_ALWAYS, forces_tools=False, binds=True)
 
-# The first pattern that matches the whole id counts. A Claude that is newer than this table is taken for the strictest.
+# The first pattern that matches the whole id counts. A Claude that is newer than this table is treated as the
+# strictest.
 _TRAITS: tuple[tuple[re.Pattern[str], Traits], ...] = tuple(
     (re.compile(rf"(?:.*[./])?(?:{pattern})(?:[-@](?:\d{{8}}|latest))?(?:-v\d.*)?"), traits)
     for pattern, traits in (

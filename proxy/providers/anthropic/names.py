@@ -1,4 +1,4 @@
-"""Translates: the names of one request for Anthropic, its own tools and the forced tool for JSON among them."""
+"""Translates: the names of one request for Anthropic, including its own tools and the forced tool for JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Names(ToolNames):
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         tools = objects(fields.get("tools"))
-        # The client runs some of the vendor's own tools: their calls stand in its history.
+        # The client runs some of the vendor's own tools: their calls are in its history.
         native = {name for tool in tools if is_native(tool) and isinstance(name := tool.get("name"), str)}
         super().__init__(fields, _RULE, native, {WEB_SEARCH} if fields.get("web_search_options") is not None else ())
         self.json_tool = self.free.take(_JSON_TOOL)

@@ -1,5 +1,5 @@
-"""Translates: a `/v1/messages` body of a client into the one that the vendor gets: the same, but for the operator's
-`parameters`, a lowered output limit, and the marks of `cache: auto`.
+"""Translates: a client's `/v1/messages` body into the vendor's: the same, except for the operator's `parameters`, a
+lowered output limit, and the marks of `cache: auto`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from proxy.schema.json import decode
 from proxy.schema.request import NativeBody
 
 PASSED = ("request-id", "anthropic-ratelimit-")  # headers of an answer
-_GIVEN = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")  # what others depend on
+_GIVEN = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")  # fields that others depend on
 MESSAGES = "/messages"
-_MARK_KEY = f'"{MARK}"'.encode()  # most clients mark their prompts themselves: their bodies need no second look
+_MARK_KEY = f'"{MARK}"'.encode()  # most clients mark their prompts themselves: their bodies need no further parsing
 _OURS = ("model", "messages", "system", "stream", "max_tokens")
 
 
 def defaults_of(native: NativeBody, parameters: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """The operator's `parameters` in the vendor's words, as far as the client left them out and its own allow them."""
+    """The operator's `parameters` in the vendor's words, unless the client set them or its own fields rule them out."""
     members = members_of(native)
     said = [{"role": "user", "content": "."}]
     fields = {"messages": said, **{name: members[name] for name in _GIVEN if members.get(name) is not None}}
@@ -44,7 +44,7 @@ def defaults_of(native: NativeBody, parameters: Mapping[str, Any], model: str) -
 
 
 def marked(native: NativeBody, request: AnyRequest, model: str) -> NativeBody:
-    """With the marks of `cache: auto`, unless the client has said so itself, or wants nothing changed."""
+    """The body with the marks of `cache: auto`, unless the client set marks itself, or wants no changes."""
     least = traits_of(model).least_cached
     if native.path != MESSAGES or is_too_short(request, least) or request.hints.strict or _MARK_KEY in native.body:
         return native
@@ -53,7 +53,7 @@ def marked(native: NativeBody, request: AnyRequest, model: str) -> NativeBody:
 
 
 def thinking_within(native: NativeBody) -> dict[str, Any]:
-    """What a lowered output limit requires: a thinking budget below it."""
+    """The change that a lowered output limit requires: a thinking budget below it."""
     thinking, limit = members_of(native).get("thinking"), native.changes[native.limit]
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     if not isinstance(thinking, dict) or not isinstance(budget, int) or budget < limit:

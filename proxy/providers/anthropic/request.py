@@ -45,7 +45,7 @@ def build_chat(
     marks: bool = False,
 ) -> Built:
     """The request for `/v1/messages`. `betas`: the operator's `anthropic-beta` values; None if the address is not the
-    vendor's own. `marks`: a prompt that the client has not marked for the cache is marked here.
+    vendor's own. `marks`: mark the prompt for the cache here if the client did not.
 
     Raises BadRequest for content that the model does not support, and for invalid values.
     """
@@ -98,8 +98,8 @@ def _allowed(thinking: Thinking, tools: Tools, conversation: Conversation, trait
 
 
 def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
-    """`max_tokens`, which the vendor requires. The default is the maximum output of the model that fits its context
-    beside the prompt.
+    """`max_tokens`, which the vendor requires. The default is the largest output of the model that fits into its
+    context after the prompt.
     """
     limit = fields.limit(request)
     if limit is None:
@@ -117,8 +117,8 @@ def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
 def _think(body: dict[str, Any], thinking: Thinking, betas: list[str] | None) -> dict[str, str]:
     """`thinking`, and the header that its options need. `betas` None: the conversation has no bound thoughts.
 
-    The vendor refuses bound thoughts once the conversation has changed, and clients do shorten theirs. The option makes
-    it drop such thoughts instead.
+    The vendor refuses bound thoughts once the conversation has changed, and clients do shorten theirs. The option
+    makes the vendor drop such thoughts instead.
     """
     config = thinking.config
     headers = {}
@@ -198,7 +198,7 @@ def _user(body: dict[str, Any], fields: Fields) -> None:
 
 
 def _mark(body: dict[str, Any], request: ChatRequest, fields: Fields, minimum: int | None, lead: int) -> None:
-    """Marks what the vendor is to cache, unless the client has said so itself, or wants nothing changed."""
+    """Marks the prefixes to cache, unless the client set marks itself, or wants no changes."""
     if is_too_short(request, minimum) or not request.may_cache or request.hints.strict or fields.is_dropped(MARK):
         return
     found = auto_marks(body, minimum, lead)
@@ -208,8 +208,8 @@ def _mark(body: dict[str, Any], request: ChatRequest, fields: Fields, minimum: i
 
 
 def _cap_marks(body: dict[str, Any], fields: Fields) -> None:
-    """The vendor caches at most four prefixes; the longest ones stay. It takes no mark of an hour after one of minutes:
-    that becomes one of minutes.
+    """The vendor caches at most four prefixes; the longest ones stay. It accepts no mark for an hour after one for
+    minutes: such a mark becomes one for minutes.
     """
     marked = [block for block in markable(body) if block.get(MARK) is not None]
     most = MAX_CACHE_MARKS - (1 if MARK in body else 0)

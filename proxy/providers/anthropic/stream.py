@@ -38,7 +38,7 @@ _FINISH = {
     "refusal": "content_filter",
 }
 _TIERS = {"standard": "default", "priority": "priority"}
-_BESIDE = ("container", "context_management")  # of the answer as a whole, for clients that know the vendor
+_BESIDE = ("container", "context_management")  # fields of the whole answer, for clients that know the vendor
 
 
 class _TextDelta(Struct, tag_field="type", tag="text_delta", forbid_unknown_fields=True):
@@ -56,8 +56,8 @@ _text_event = msgspec.json.Decoder(_TextEvent).decode
 
 class _Block(Struct):
     """A content block in progress. `begin`: where its text starts in the content; `call`: the index of its tool call;
-    `is_json`: the block is the JSON answer, given by tool call. `keys`: those of the tool, whose arguments are held
-    back until they are whole where they are not the client's.
+    `is_json`: the block is the JSON answer, given by tool call. `keys`: the tool's keys; if they differ from the
+    client's, the arguments are held back until they are whole.
     """
 
     kind: str
@@ -102,11 +102,11 @@ class AnthropicStreamDecoder(EventDecoder):
         self._request = request
         self._ids = CallIds(Offer(request))
         self._head: dict[str, Any] = {}
-        self._first: dict[str, Any] | None = None  # the message as it stands in the event that starts the stream
+        self._first: dict[str, Any] | None = None  # the message in the event that starts the stream
         self._blocks: dict[object, _Block] = {}
-        self._has_begun = False  # its content
+        self._has_begun = False  # the content has
         self._calls = 0
-        self._answered = False  # by the tool for JSON
+        self._answered = False  # with the tool for JSON
         self._length = 0  # of the content
         self._has_thought = False
         self._thoughts: list[dict[str, Any]] = []
@@ -132,7 +132,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return [] if self.finished else self._content(str(kind), body)
 
     def _text(self, data: bytes) -> str | None:
-        """The text of an event that adds nothing else, as nearly all do; None for every other event."""
+        """The text of an event that adds only text, as nearly all do; None for every other event."""
         try:
             event = _text_event(data)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -145,8 +145,8 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def start(self, message: dict[str, Any]) -> list[ChatChunk]:
-        """The first event may hold complete content: a call made by one of the vendor's tools arrives as such a
-        message, with its end. A gateway may repeat the start; if it starts a second answer, neither is complete.
+        """The chunks of the first event. It may hold complete content: a call by one of the vendor's tools arrives as
+        such a message, with its end. A gateway may repeat the start; if it starts a second answer, neither is complete.
         """
         if self._first is not None:
             if not self.finished and message.get("id") != self._first.get("id"):
@@ -169,8 +169,8 @@ class AnthropicStreamDecoder(EventDecoder):
         return chunks
 
     def end(self, delta: dict[str, Any], body: dict[str, Any], *, is_last: bool = False) -> list[ChatChunk]:
-        """Its usage is cumulative and may correct the usage of the start. `is_last`: the answer is complete, with a
-        reason or without.
+        """The chunks of the end. Its usage is cumulative and may correct that of the start. `is_last`: the answer is
+        complete, with or without a reason.
         """
         self._usage = grown(self._usage, body.get("usage"))
         self._head |= {name: found[name] for found in (delta, body) for name in _BESIDE if found.get(name) is not None}
@@ -193,7 +193,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return [*chunks, self._counted({"choices": [choice]})]
 
     def _reason(self, word: object) -> tuple[str, dict[str, Any]]:
-        """An answer with tool calls ends with `tool_calls`, whatever the vendor names the end."""
+        """An answer with tool calls ends with `tool_calls`, whatever reason the vendor gives."""
         called = "tool_calls" if self._calls else None
         reason = _FINISH.get(word) if isinstance(word, str) else None
         if reason is None:
@@ -207,7 +207,7 @@ class AnthropicStreamDecoder(EventDecoder):
     def _content(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
         index = body.get("index") if isinstance(body.get("index"), int) else None
         if kind == "content_block_start":
-            ended = self._close(self._blocks.pop(index)) if index in self._blocks else []  # without an event of its own
+            ended = self._close(self._blocks.pop(index)) if index in self._blocks else []  # it had no event of its own
             self._blocks[index], chunks = self._open(mapping(body.get("content_block")))
             return [*ended, *chunks]
         if kind == "content_block_delta":
@@ -250,11 +250,11 @@ class AnthropicStreamDecoder(EventDecoder):
 
     def _close(self, block: _Block) -> list[ChatChunk]:
         if block.kind == "thinking":
-            if block.signature:  # without one nobody takes it back
+            if block.signature:  # without one the vendor does not accept it back
                 return self._keep({"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature})
         elif block.kind == "tool_use":
             written = "".join(block.pieces)
-            # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
+            # Arguments without pieces are in the start: `{}` of a tool that has none.
             rest = "" if written else whole_arguments(block.input)
             if block.is_json:
                 return self._content_piece(answer_of(written or rest, self._names))
@@ -268,8 +268,8 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def _keep(self, thought: dict[str, Any]) -> list[ChatChunk]:
-        """Keeps a thought, with its position, for the next turn. Chats have all of them at their end; the chunk is for
-        formats whose thoughts carry their signatures.
+        """Keeps a thought, with its position, for the next turn. Chat answers list all of them at the end; the chunk is
+        for formats whose thoughts carry signatures.
         """
         self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
         return [cast(ChatChunk, {"choices": [], THOUGHTS_SO_FAR: list(self._thoughts)})]
@@ -279,7 +279,7 @@ class AnthropicStreamDecoder(EventDecoder):
         if not isinstance(name, str) or not name:
             raise UpstreamError("The provider's answer has a tool call without a name.", retryable=True)
         if name == self._names.json_tool:
-            block.is_json, self._answered = not self._answered, True  # called twice, the first is the answer
+            block.is_json, self._answered = not self._answered, True  # of two calls the first is the answer
             return []
         block.call = self._calls
         self._calls += 1
@@ -300,7 +300,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return [self._chunk({"tool_calls": [{"index": block.call, "function": {"arguments": piece}}]})]
 
     def _content_piece(self, piece: str) -> list[ChatChunk]:
-        """The first one names the model and its tier too."""
+        """A chunk of content. The first one also names the model and its tier."""
         if not piece:
             return []
         is_first, self._length = not self._length, self._length + len(piece)

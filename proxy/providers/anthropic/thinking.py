@@ -42,7 +42,7 @@ def thinking_of(fields: Fields, traits: Traits, limit: int) -> Thinking:
     if native is not None and not isinstance(native, dict):
         raise BadRequest("thinking: expected an object, such as {type: adaptive}.", param="thinking")
     if native is not None and native.get("type") is None and traits.context is not None:
-        fields.drop("thinking")  # options of other vendors alone
+        fields.drop("thinking")  # only options of other vendors
     elif native is not None:
         found = _native(native, fields, traits, limit)
         found.asked = "thinking"
@@ -57,7 +57,7 @@ def thinking_of(fields: Fields, traits: Traits, limit: int) -> Thinking:
     if effort == "none":
         return _off(fields, traits, "reasoning_effort")
     if traits.thinking == "adaptive":
-        # Left to itself the vendor shows no thoughts.
+        # By default the vendor shows no thoughts.
         return Thinking({"type": "adaptive", "display": "summarized"}, _level(effort, traits, fields), True)
     if traits.thinking == "none":
         fields.drop("reasoning_effort")
@@ -74,7 +74,7 @@ def _native(given: dict[str, Any], fields: Fields, traits: Traits, limit: int) -
     if traits.context is None:
         return Thinking(given, is_on=kind != "disabled")
     if kind not in _KINDS:
-        raise BadRequest(f"thinking: `type` is one of {', '.join(_KINDS)}.", param="thinking.type")
+        raise BadRequest(f"thinking: `type` must be one of {', '.join(_KINDS)}.", param="thinking.type")
     for name in given:
         if name not in _OPTIONS:
             fields.drop(f"thinking.{name}"[:96])
@@ -125,7 +125,7 @@ def _off(fields: Fields, traits: Traits, asked: str) -> Thinking:
 
 
 def _level(effort: str, traits: Traits, fields: Fields) -> str:
-    """The nearest level that the model has: the next above, else its highest."""
+    """The nearest level that the model supports: the next above, else its highest."""
     if effort in traits.efforts:
         return effort
     fields.adapt("reasoning_effort")

@@ -21,8 +21,8 @@ _SEARCH_TYPE = "web_search_20250305"  # the one that every served model has
 _PLACE = ("city", "country", "region", "timezone")
 _OPTIONS = ("eager_input_streaming", "defer_loading", "allowed_callers", "input_examples")
 AT_TOP = ("anyOf", "oneOf", "allOf")  # refused at the top of `input_schema`
-# What `output_config.format` and strict tools enforce (the SDK's own transformation, and the vendor's guide). The guide
-# lists `$ref` as taken and recursion as refused.
+# The schema subset of `output_config.format` and strict tools (the SDK's own transformation, and the vendor's guide).
+# The guide lists `$ref` as accepted and recursion as refused.
 SUBSET = Subset(
     keywords=frozenset({"properties", "required", "items", "anyOf", "allOf", "const", "title", "format", "minItems"})
     | {"additionalProperties"},
@@ -114,7 +114,7 @@ def stand_in(names: list[str]) -> Tools:
 def _function(raw: Mapping[str, Any], where: str, context: tuple[Fields, Traits, Names]) -> dict[str, Any]:
     fields, traits, names = context
     if raw.get("type", "function") != "function":
-        message = f"Anthropic has function tools and its own dated ones, not {str(raw.get('type'))[:64]!r}."
+        message = f"Anthropic supports function tools and its own dated ones, not {str(raw.get('type'))[:64]!r}."
         raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
     function, name, parameters = function_of(raw, where)
     tool: dict[str, Any] = {"name": names.sent(name)}
@@ -157,7 +157,7 @@ def _input_schema(given: dict[str, Any], strict: bool, where: str, fields: Field
 
 
 def _flat(schema: dict[str, Any], where: str) -> dict[str, Any]:
-    """One object schema for alternatives: the properties of all of them; required is what all of them require."""
+    """One object schema for alternatives: the properties of all of them; required are those that all require."""
     inlined = down_level(schema, _INLINED, where).schema
     branches = {name: listed(inlined.get(name)) for name in AT_TOP}
     properties = _properties(inlined)
@@ -223,18 +223,18 @@ def _narrow(found: Tools, choice: Mapping[str, Any], names: Names, fields: Field
         raise BadRequest("A choice of allowed_tools needs at least one tool.", param="tool_choice.allowed_tools")
     wanted = set(_declared(allowed, found, names))
     if len(wanted) < len(found.tools):
-        fields.adapt("tool_choice")  # the others are not shown to the model at all
+        fields.adapt("tool_choice")  # the model does not see the others at all
     found.tools = [tool for tool in found.tools if text(tool.get("name")) in wanted]
     found.choice = "any" if is_forced else "auto"
 
 
 def _declared(choices: list[Any], found: Tools, names: Names) -> list[str]:
-    """The vendor's names of the tools that `choices` name. Raises BadRequest for one that is none of the tools."""
+    """The vendor's names of the tools that `choices` name. Raises BadRequest for a name that is not among the tools."""
     declared = {text(tool.get("name")) for tool in found.tools}
     sent = []
     for choice in choices:
         name = chosen_name(choice)
         sent.append(names.sent(name))
         if sent[-1] not in declared:
-            raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+            raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
     return sent

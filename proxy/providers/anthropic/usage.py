@@ -1,4 +1,4 @@
-"""Translates: Anthropic's usage, as it grows over a stream, into the report of what is shown and what is billed."""
+"""Translates: Anthropic's usage, which grows over a stream, into the report of shown and billed usage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_toke
 
 
 def grown(usage: dict[str, Any], newer: object, *, has_begun: bool = False) -> dict[str, Any]:
-    """Usage grows over a stream. Counts are cumulative, so the newest of each stands; null and 0 erase none. The three
+    """Usage grows over a stream. Counts are cumulative, so the newest of each counts; null and 0 erase none. The three
     parts of the prompt are one count: a message that corrects it may move tokens from one part to another.
 
     `has_begun`: the answer has only begun, so its output is a placeholder.
@@ -37,10 +37,10 @@ def _newest(older: Any, newer: Any) -> Any:
 
 
 def usage_of(raw: dict[str, Any]) -> UsageReport | None:
-    """None where nothing was counted, nor tried to be.
+    """None if the object counts nothing and does not try to.
 
-    What the vendor leaves out of its counts is billed beside them: summarizing the conversation (`compaction`), and
-    models that this one asked (`advisor_message`).
+    Some work is billed outside the vendor's counts: summarizing the conversation (`compaction`), and models that this
+    one asked (`advisor_message`).
     """
     tokens, absurd = _tokens(raw), is_absurd(*(raw.get(name) for name in (*_PROMPT[:3], "output_tokens")))
     if tokens == _NOTHING and not absurd:
@@ -63,7 +63,7 @@ _COUNTED = ("input", "cache_read", "cache_write", "output", "reasoning", "cache_
 
 
 def _tokens(raw: dict[str, Any]) -> Tokens:
-    """The vendor's `input_tokens` are without cache reads and writes; OpenAI's prompt includes them."""
+    """The vendor's `input_tokens` exclude cache reads and writes; OpenAI's prompt includes them."""
     output, written = count(raw.get("output_tokens")), count(raw.get("cache_creation_input_tokens"))
     return Tokens(
         input=count(raw.get("input_tokens")),

@@ -1,1 +1,1 @@
-"""Translates: what every provider is built from: the contract, and the grammar that vendors share."""
+"""Translates: the building blocks of all providers: the contract, and the grammar that vendors share."""

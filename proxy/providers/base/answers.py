@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
+    """One JSON object from a provider. Raises UpstreamTruncated for a truncated one, UpstreamError for all else."""
     value, has_halves = decode_piece(data)
     return cast("dict[str, Any]", without_halves(value)) if has_halves else value
 
 
 def decode_piece(data: bytes) -> tuple[dict[str, Any], bool]:
-    """The same. True: its texts may have halves of characters, of which the others are in the next piece."""
+    """The same. True: its texts may have halves of characters that continue in the next piece."""
     is_odd = False
     try:
         value = _strict(data, _object)
@@ -41,8 +41,8 @@ def decode_piece(data: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """What `decoder` reads in a provider's JSON. A large one is read in steps. Raises UpstreamError for a text that
-    takes too much memory.
+    """The value that `decoder` reads from a provider's JSON; a large one is read in steps. Raises UpstreamError for a
+    text that takes too much memory.
     """
     try:
         return _strict(data, decoder)
@@ -63,7 +63,7 @@ def _strict(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _lenient(data: bytes) -> Any:
-    """The value of a text that is no JSON to the letter; None where it is none at all, or too large to try."""
+    """The value of a text that is not strictly JSON; None if it is not JSON at all, or too large to try."""
     try:
         return lenient(data) if len(data) <= STEP_BYTES else None
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def objects(value: object) -> list[dict[str, Any]]:
 
 def call_entries(value: object) -> list[Any]:
     """The entries of `tool_calls`. Some servers send a single call without the list around it, or an object of calls by
-    their places.
+    position.
     """
     if not isinstance(value, dict):
         return listed(value)
@@ -128,7 +128,7 @@ def whole_number(value: object) -> int | None:
 
 
 def choice_index(value: object, place: int) -> int:
-    """The index of a choice; its place where none, or none that can be true."""
+    """The index of a choice; its position if the index is missing or impossible."""
     if value == place and type(value) is int:
         return place
     index = whole_number(value)
@@ -136,7 +136,7 @@ def choice_index(value: object, place: int) -> int:
 
 
 def call_id(value: object) -> str | None:
-    """A tool call's id; Mistral's SDK says "null" where there is none, some servers send a number."""
+    """A tool call's id. For a missing one Mistral's SDK writes "null"; some servers send a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value not in ("", "null") else None
@@ -150,7 +150,7 @@ def arguments_text(value: object) -> str:
 
 
 def json_text(value: object) -> str:
-    """The JSON of a value, whose texts may have halves of characters."""
+    """The JSON of a value whose texts may have halves of characters."""
     try:
         return text_of(value)
     except UnicodeError:
@@ -158,7 +158,7 @@ def json_text(value: object) -> str:
 
 
 def whole_arguments(value: object) -> str:
-    """Complete arguments as text: `{}` where there are none, which servers also write as `null` or nothing."""
+    """Complete arguments as text; `{}` for none, which servers also write as `null` or leave out."""
     text = arguments_text(value)
     return "{}" if not text or text.isspace() or (len(text) < 64 and text.strip() == "null") else text
 

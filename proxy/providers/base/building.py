@@ -1,4 +1,4 @@
-"""Translates: a request into the one that a vendor gets: the client's own bytes, or a translation."""
+"""Translates: a request into the vendor's: the client's own bytes, or a translation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from proxy.schema.errors import BadRequest
 
 
 def is_native(provider: Provider, request: AnyRequest) -> bool:
-    """True where the client's own bytes go to this provider: they are in its wire shape."""
+    """True if the client's own bytes go to this provider, because they are in its wire shape."""
     return request.native is not None and provider.takes_native(request.native)
 
 
 def passes(provider: Provider, request: AnyRequest) -> bool:
-    """True where the provider's own bytes are the answer, too."""
+    """True if the provider's own bytes are also the answer."""
     return is_native(provider, request) and request.native is not None and request.native.passes
 
 
 def build(provider: Provider, request: AnyRequest, model: str) -> Built:
-    """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
+    """The vendor's request, for any of our endpoints. Raises BadRequest for content that it cannot carry."""
     if request.native is None:
         return _translated(provider, request, model)
     if provider.takes_native(request.native):
@@ -56,7 +56,7 @@ def _translated(provider: Provider, request: AnyRequest, model: str) -> Built:
 def _built(provider: Provider, request: AnyRequest, model: str) -> Built:
     if isinstance(request, ChatRequest):
         if request.unlimited and provider.takes_no_limit is None:
-            message = f"max_tokens: expected at least 1: {model} knows no -1. Leave it out for no limit of your own."
+            message = f"max_tokens: expected at least 1: {model} does not support -1. Leave it out to set no limit."
             raise BadRequest(message, param="max_tokens")
         return provider.build_request(request, model)
     if isinstance(request, EmbeddingsRequest):

@@ -1,4 +1,4 @@
-"""Translates: the arguments of one streamed tool call, fragment by fragment, into what can be passed on."""
+"""Translates: the arguments of one streamed tool call, fragment by fragment, into pieces that can be passed on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from proxy.schema.long_text import joined
 
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _PLACEHOLDERS = ("null", "{}")
-_SHORT = 64  # characters; a longer fragment is no placeholder
+_SHORT = 64  # characters; a longer fragment is not a placeholder
 
 
 class Arguments:
-    """Holds back what may stand for no arguments: `null`, or the `{}` that some servers send before the real ones.
+    """Holds back text that may mean "no arguments": `null`, or the `{}` that some servers send before the real ones.
 
     `is_free`: the input of a custom tool, which is any text.
     """
@@ -35,7 +35,7 @@ class Arguments:
         self._is_free = is_free
         self._pieces: list[str] = []
         self._length = self._sent = 0  # characters; pieces that were passed on
-        self._word = ""  # the text without white space, until it is clear that it is no placeholder
+        self._word = ""  # the text without white space, until it cannot be a placeholder
         self._scanned = self._depth = 0
         self._quoted = self._split = False  # inside a string; after a backslash that ended a piece
         self._halves = Halves()
@@ -53,11 +53,11 @@ class Arguments:
         self._length += len(fragment)
 
     def take(self) -> str:
-        """What can be passed on now."""
+        """The text that can be passed on now."""
         return "" if self._is_open else self._unsent()
 
     def rest(self) -> str:
-        """What was held back, once nothing follows: a call without arguments has `{}`."""
+        """The text held back, once no more follows: a call without arguments has `{}`."""
         if not self._is_free and self._word in ("", "null"):
             self._pieces, self._word, self._sent = ["{}"], "{}", 0
         return self._unsent() + self._halves.rest("")
@@ -72,7 +72,7 @@ class Arguments:
 
     @property
     def is_whole(self) -> bool:
-        """True once the object is complete. Each piece is read once, and only where this is asked."""
+        """True once the object is complete. Each piece is read once, and only if this is called."""
         if self._is_free or not self._word:
             return False
         for piece in self._pieces[self._scanned :]:
@@ -106,5 +106,5 @@ class Arguments:
 
 
 def _start(fragment: str) -> str:
-    """Enough of a fragment to tell a placeholder."""
+    """The part of a fragment that is enough to recognise a placeholder."""
     return fragment.strip() if len(fragment) <= _SHORT or fragment.isspace() else fragment.lstrip()[:_SHORT]

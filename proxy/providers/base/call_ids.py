@@ -1,4 +1,6 @@
-"""Translates: a request into what it says about the calls of its answer: the names on offer, and the ids in use."""
+"""Translates: a request into the facts that the calls of its answer depend on: the names on offer, and the
+ids in use.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
 
 
 class Offer:
-    """Computed when an answer has its first call: most have none."""
+    """The tools on offer. Computed at an answer's first call, because most have none."""
 
     def __init__(self, request: ChatRequest | None) -> None:
         self._request = request
@@ -33,7 +35,7 @@ class Offer:
 
     @cached_property
     def is_legacy(self) -> bool:
-        """The client reads `function_call`: it did not ask with `tools`."""
+        """True if the client reads `function_call`, because its request has no `tools`."""
         return self._request is None or not self._request.fields.get("tools")
 
     @cached_property
@@ -44,12 +46,12 @@ class Offer:
         return frozenset(call["id"] for call in calls if isinstance(call.get("id"), str))
 
     def extends(self, name: str) -> bool:
-        """An offered name is `name` and more."""
+        """True if an offered name starts with `name` and is longer."""
         place = bisect_right(self._sorted, name)
         return place < len(self._sorted) and self._sorted[place].startswith(name)
 
     def begins(self, name: str) -> bool:
-        """An offered name is `name`, or begins with it."""
+        """True if an offered name is `name` or starts with it."""
         return name in self.names or self.extends(name)
 
 
@@ -75,6 +77,6 @@ class CallIds:
         return found
 
     def _spare(self, place: int) -> str:
-        """It differs between answers, and is the same for whole and streamed ones. OpenAI accepts 40 characters."""
+        """A spare id: unique to the answer, whether whole or streamed. OpenAI accepts 40 characters."""
         own = _NO_LETTER.sub("", self._answer_id)[-24:] if isinstance(self._answer_id, str) else ""
         return f"call_{own}_{self._choice}_{place}" if own else f"call_{self._choice}_{place}"

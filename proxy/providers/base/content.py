@@ -16,11 +16,11 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.json_structure import STEP_BYTES
 from proxy.schema.json_writing import text_of
 
-_USUAL = str.maketrans("-_", "+/")  # base64 of URLs
+_USUAL = str.maketrans("-_", "+/")  # from URL-safe base64
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
-REASONING_FIELD = "reasoning_field"  # tells the name that a server's thoughts came with, if it was not ours
-# Fields of our own answers that clients send back with the history, and only some vendors can read.
+REASONING_FIELD = "reasoning_field"  # holds the field in which a server sent its thoughts, if it was not ours
+# Fields of our own answers that clients send back with the history, but only some vendors can read.
 ECHOES = frozenset(
     {
         "reasoning_content",
@@ -160,13 +160,13 @@ def _is_base64(data: str) -> bool:
 
 
 def refuse(part: Part, model: str, why: str = "") -> BadRequest:
-    """The error for a part that `model` does not support; names both."""
+    """The error for a part that `model` does not support; it names both."""
     reason = f": {why}" if why else ""
     return BadRequest(f"{model} cannot take {part.kind} content{reason}.", param=part.where, code="unsupported_content")
 
 
 def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a tool call as an object. Text that is no JSON object is kept under `_raw`."""
+    """The arguments of a tool call as an object. Text that is not a JSON object is kept under `_raw`."""
     function = call.get("function")
     text = function.get("arguments") if isinstance(function, Mapping) else None
     if text is None or (isinstance(text, str) and not text.strip()):

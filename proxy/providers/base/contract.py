@@ -1,8 +1,8 @@
 """Translates: the contract of a provider. A provider is one vendor's dialect: values in, values out, no clock, no
 socket.
 
-A provider is a Struct whose fields are its keys in `routing_rules.yaml`; class variables hold the facts that are the
-same for every instance. `upstream` sends what `build_request` returns, adds `authorize(key)` and feeds the answer back.
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; class variables hold the facts that all
+instances share. `upstream` sends what `build_request` returns, adds `authorize(key)` and feeds the answer back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HTTPRequest(Struct, frozen=True):
 
 
 def post_json(path: str, body: object, request: AnyRequest, headers: Mapping[str, str] | None = None) -> HTTPRequest:
-    """A POST with a JSON body made of `request`, accepts JSON or a stream of events. `headers`: more of them."""
+    """A POST with a JSON body built from `request` that accepts JSON or an event stream. `headers`: additional ones."""
     accept = "text/event-stream" if request.stream else "application/json"
     data = encode_sized(body, request.size)
     return HTTPRequest("POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, data)
@@ -57,9 +57,10 @@ class HTTPResponse(Struct, frozen=True):
 class Built(Struct, frozen=True):
     """One upstream request, and how it differs from the client's.
 
-    `dropped`: parameters the vendor lacks, which are not sent. `adapted`: sent with another value, or by means that may
-    differ in effect; a mere renaming is neither. `stops`: stop sequences the vendor does not support, at which the
-    answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is checked here.
+    `dropped`: parameters that the vendor lacks, which are not sent. `adapted`: sent with another value, or by means
+    that may differ in effect; a mere renaming is neither. `stops`: stop sequences that the vendor does not support, at
+    which the answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is
+    checked here.
     """
 
     http: HTTPRequest
@@ -83,7 +84,7 @@ class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProviderLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the vendor allows each API key; None: not known."""
+    """The vendor's limits for each API key; None: unknown."""
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
@@ -102,7 +103,7 @@ class StreamDecoder(Protocol):
 
     @property
     def finished(self) -> bool:
-        """True once every choice has its finish_reason: what follows can only be usage."""
+        """True once every choice has its finish_reason: only usage can follow."""
         ...
 
     @property
@@ -114,7 +115,9 @@ class StreamDecoder(Protocol):
 
 
 class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
+    """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their
+    vendor supports.
+    """
 
     enabled: bool = True
     api_key_env: Variable | list[Variable] | Rotation | None = None
@@ -140,9 +143,9 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: ClassVar[str] = ""
     # The vendor's public API, used when `base_url` is not set.
     base: ClassVar[str | None] = None
-    # The path of another API of the vendor's server, which is not the one spoken here.
+    # The path of another API on the vendor's server, which this provider does not speak.
     other_api: ClassVar[str | None] = None
-    # True: `base_url` may be the server of anybody who speaks as this vendor does.
+    # True: `base_url` may be any server that speaks this vendor's dialect.
     is_generic: ClassVar[bool] = False
     # Environment variables that may hold the key for the public API.
     key_env: ClassVar[tuple[str, ...]] = ()
@@ -150,22 +153,22 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     catalogue: ClassVar[str | None] = None
     # The vendor's name in OpenTelemetry's GenAI conventions; None: its type.
     telemetry_name: ClassVar[str | None] = None
-    # Headers of every request, those built elsewhere too. The configuration and the request may say otherwise.
+    # Headers of every request, including those built elsewhere. The configuration and the request may override them.
     usual_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    # Answer headers that may hold the vendor's id of a request, the most telling first.
+    # Answer headers that may hold the vendor's id of a request, the most specific first.
     id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "cf-ray")
-    # What `max_choices` answers for all models.
+    # The result of `max_choices` for all models.
     choices_at_once: ClassVar[int | None] = None
-    # How many inputs one embeddings call takes; None: as many as are asked for.
+    # How many inputs one embeddings call takes; None: any number.
     embeddings_batch: ClassVar[int | None] = None
-    # True where tool calls of two conversations may have the same id: servers that count them, or have none.
+    # True if tool calls of two conversations may have the same id, as with servers that count them or send none.
     counts_call_ids: ClassVar[bool] = False
-    # What bounds the tokens of images and of a second of recorded sound; models that no rule names have no bound.
+    # Bounds of the tokens of images and of a second of audio; models that no rule names have no bound.
     image_rules: ClassVar[tuple[ImageRule, ...]] = ()
     audio_tokens_per_s: ClassVar[int | None] = None
-    # What becomes of `max_tokens: -1`, no limit: `sent` as it is, `left out` where that means the same; None: refused.
+    # The treatment of `max_tokens: -1` (no limit): `sent` unchanged, `left out` if that means the same; None: refused.
     no_limit: ClassVar[str | None] = None
-    # True: every model searches, whatever the request says.
+    # True: every model searches, whatever the request asks for.
     searches_always: ClassVar[bool] = False
 
     @property
@@ -180,7 +183,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def about(self) -> str | None:
-        """What users should know before they judge its answers, as one sentence; None: nothing."""
+        """A caveat about its answers, as one sentence; None: nothing to say."""
         return None
 
     @property
@@ -190,7 +193,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Environment variables that may hold the key; the first one that is set counts, of a rotation every one.
+        """Environment variables that may hold the key. The first one that is set counts; in a rotation, every one.
 
         The vendor's public API needs a key. A custom base URL needs one only if the file says so.
         """
@@ -221,7 +224,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def takes_no_limit(self) -> str | None:
-        """`no_limit`, or what is known of the server at another address."""
+        """`no_limit`, or what is known about the server at another address."""
         return self.no_limit
 
     def authorize(self, key: str) -> dict[str, str]:
@@ -245,18 +248,18 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return ""
 
     def takes_native(self, native: NativeBody) -> bool:
-        """True if a body in this wire shape goes to the provider as it is."""
+        """True if a body in this wire shape goes to the provider unchanged."""
         return native.dialect == self.type
 
     def build_native(self, request: AnyRequest, native: NativeBody, model: str) -> Built:
-        """A request in the vendor's own wire shape. The provider's `parameters` fill in what the client left out."""
+        """A request in the vendor's own wire shape. The provider's `parameters` supply what the client left out."""
         given = members_of(native) if self.parameters else {}
         return self.built_native(
             native, model, {name: value for name, value in self.parameters.items() if name not in given}
         )
 
     def built_native(self, native: NativeBody, model: str, added: Mapping[str, Any]) -> Built:
-        """The same bytes but for the model, `native.changes`, and what is `added`, which is reported."""
+        """The same bytes except for the model, `native.changes`, and `added`, which is reported."""
         headers = {"content-type": "application/json", **native.headers}
         body = changed_body(native, {"model": model, **native.changes, **added})
         return Built(
@@ -264,7 +267,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
     def native_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Of an answer in the vendor's own wire shape, the headers that go with it."""
+        """The headers to pass on with an answer in the vendor's own wire shape."""
         return {}
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
@@ -285,11 +288,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def writes_cache(self) -> bool:
-        """True if prompts are marked for the vendor's cache unasked."""
+        """True if prompts are marked for the vendor's cache without a request for it."""
         return False
 
     def caching(self, mode: str) -> Self:
-        """The same with its `cache` set, where the vendor caches what is marked."""
+        """The same provider with its `cache` set, if the vendor caches marked prompts."""
         return self
 
     def max_choices(self, model: str) -> int | None:
@@ -297,15 +300,15 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.choices_at_once
 
     def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
-        """As `max_choices`, for a vendor whose API depends on the request."""
+        """As `max_choices`, for a vendor whose API choice depends on the request."""
         return self.max_choices(model)
 
     def least_output(self, request: AnyRequest, model: str) -> int:
-        """The smallest output limit that the vendor takes: a smaller one is raised to it, and costs as much."""
+        """The smallest output limit that the vendor accepts: a smaller one is raised to it, and costs as much."""
         return 1
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Tool call id -> the state that the vendor wants back unchanged with that call on the next turn; {}: none."""
+        """Tool call id -> the state that the vendor needs back unchanged with that call on the next turn; {}: none."""
         return {}
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
@@ -325,5 +328,5 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         raise TypeError(f"{type(self).__name__} does not parse rankings")
 
     def _lacks(self, what: str, model: str) -> BadRequest:
-        message = f"The provider of {model} has no {what}. Name a model of a provider that has."
+        message = f"The provider of {model} has no {what}. Name a model of a provider that does."
         return BadRequest(message, param="model", code="unsupported_parameter")

@@ -1,4 +1,4 @@
-"""Translates: the envelopes that servers put errors in. Reads message, type, param and code wherever they are.
+"""Translates: servers' error envelopes. Finds message, type, param and code in all their places.
 
     {"error": {...}}  {"error": "..."}  {"error": [...]}  [{"error": {...}}]  {"errors": [...]}  {"detail": ...}
     {"code", "message"}  {"code": 401, "msg"}  {"error_code", "error_msg"}  {"title", "status", "detail"}
@@ -18,18 +18,18 @@ _MESSAGES = ("message", "msg", "error_msg", "errmsg", "error_message", "status_m
 _CODES = ("code", "error_code", "errcode", "Code", "status_code", "statusCode")
 _TYPES = ("type", "error_type", "__type")
 _STATUSES = ("status_code", "raw_status_code", "status", "http_code", "http_status", "statusCode", "code")
-_DEEP = 4  # how many envelopes may be inside each other
+_DEEP = 4  # the maximum nesting of envelopes
 _MAX_INNER = 64 * 1024
 _MAX_PLAIN = 500  # characters of a message without JSON
 _FINE = (None, "", 0, "0", 200, "200", "success", "Success", "ok", "OK")
-# Fields of answers, of which an error inside a 200 has none.
+# Fields of answers; an error inside a 200 has none of them.
 _ANSWERS = frozenset({"choices", "data", "results", "output", "embeddings", "content", "candidates", "usage", "delta"})
 _EMPTY_NAMES = ("provider returned error", "upstream error", "error", "bad_response_status_code")
 _TYPE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 
 
 def said_in_answer(response: HTTPResponse) -> dict[str, Any]:
-    """What the body of a non-2xx answer says, at least a message."""
+    """The error in the body of a non-2xx answer, with at least a message."""
     said = said_by(json_or_none(response.body))
     if not said.get("message"):
         text = _plain_text(response)
@@ -43,7 +43,7 @@ def said_in_answer(response: HTTPResponse) -> dict[str, Any]:
 
 
 def said_by(value: object, depth: int = _DEEP) -> dict[str, Any]:
-    """Message, type, param and code of the error in `value`, with its other fields; {} where it has none."""
+    """Message, type, param and code of the error in `value`, with its other fields; {} if there is none."""
     if isinstance(value, list):
         value = next((each for each in value if isinstance(each, dict | str)), None)
     if isinstance(value, str):
@@ -59,7 +59,7 @@ def said_by(value: object, depth: int = _DEEP) -> dict[str, Any]:
 
 
 def error_inside(body: dict[str, Any]) -> dict[str, Any] | None:
-    """What the error inside a 200 says; None if it is an answer, or a piece of one."""
+    """The error inside a 200; None if the body is an answer, or a piece of one."""
     choices, error, groq = objects(body.get("choices")), body.get("error"), body.get("x_groq")
     failed = next((choice["error"] for choice in choices if choice.get("error")), None)
     if choices and not error and not groq and not failed:
@@ -89,7 +89,7 @@ def status_of(said: dict[str, Any]) -> int:
 
 
 def _is_refusal(body: dict[str, Any]) -> bool:
-    """True for a body without an answer that says in one of the usual ways that there is none."""
+    """True for a body that reports in one of the usual ways that there is no answer."""
     kind = body.get("type")
     if isinstance(kind, str) and "." in kind:
         return False  # an event of another dialect
@@ -125,7 +125,7 @@ def _inside(value: dict[str, Any]) -> Any:
 
 
 def _named(value: dict[str, Any]) -> dict[str, Any]:
-    """The fields under OpenAI's names. `error` beside them is a text: the message, or a short name of the error."""
+    """The fields under OpenAI's names. An `error` beside them is a text: the message, or a short name of the error."""
     said = {name: each for name, each in value.items() if each is not None}
     message = next((said[name] for name in _MESSAGES if said.get(name)), None)
     error, detail = said.pop("error", None), said.get("detail") or said.get("title")
@@ -145,7 +145,7 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unwrapped(said: dict[str, Any], depth: int) -> dict[str, Any]:
-    """With the error of the server behind a gateway in place of the gateway's own words."""
+    """The error of the server behind a gateway, in place of the gateway's own."""
     metadata = mapping(said.get("metadata"))
     raw, provider = metadata.get("raw"), metadata.get("provider_name")
     inner = said_by(_json(raw), depth - 1) or _text_of(raw)
@@ -175,14 +175,14 @@ def _json(value: object) -> Any:
 
 
 def _text_of(value: object) -> dict[str, Any]:
-    """A text that is no JSON, unless it is a page."""
+    """The error in a text that is not JSON, unless it is a web page."""
     if not isinstance(value, str) or value.lstrip()[:1] in ("", "<", "{", "["):
         return {}
     return {"message": value}
 
 
 def _plain_text(response: HTTPResponse) -> str | None:
-    """The body, if it is a text: many servers call every body JSON."""
+    """The body, if it is plain text: many servers label every body JSON."""
     if len(response.body) > _MAX_PLAIN:
         return None
     text = bytes(response.body).decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
 """Translates: vendors' error messages into UpstreamError with OpenAI's status, type and code.
 
-Each vendor's own module finds message, type and code in the body; this one knows what they mean.
+Each vendor's own module finds message, type and code in the body; this one interprets them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_LOOKED_AT = 64 * 1024  # characters of a text; an answer may be one error o
 _MAX_PLACES = 64
 _MAX_WORD = 128
 _MAX_HEADER = 256
-# Keys and accounts: a word such as "organization" is none. Anthropic says `(org: <uuid>, ...)`.
+# Keys and account ids, but not words such as "organization". Anthropic writes `(org: <uuid>, ...)`.
 _SECRETS = re.compile(r"\b(?:(?:sk|gsk|pplx|org|xai)[-_*]|AIza)[-_A-Za-z0-9*.]{6,}|(?<=\borg: )[-0-9a-f]{36}")
 _UNSUPPORTED = ("not_supported_error",)  # llama.cpp, with status 501
 _PASSED_HEADERS = ("x-ratelimit-", "retry-after")
@@ -37,8 +37,8 @@ _CODES = {
     503: "upstream_unavailable",
     504: "upstream_timeout",
 }
-_OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, everyone's, Anthropic-style
-_NAME = re.compile(r"[\w./-]+", re.ASCII)  # what a code or a type is made of; never a sentence
+_OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, the standard one, Anthropic's
+_NAME = re.compile(r"[\w./-]+", re.ASCII)  # the characters of a code or a type; never a sentence
 _CLASS_NAME = re.compile(r"[A-Z]\w*Error")  # vLLM sends the names of its Python classes as types
 _NUMBER = re.compile(r"\d+")
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?")
@@ -46,11 +46,11 @@ _AGAIN_IN = re.compile(r"(?i:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(
 
 
 class ErrorRules(Struct, frozen=True):
-    """Where one vendor's errors differ from OpenAI's.
+    """How one vendor's errors differ from OpenAI's.
 
     `codes`: its code or type -> our status and code. `statuses`: its status -> ours. `again`: codes for mistakes of the
-    model, where a retry may help. `phrases`: its status and a part of its message -> our status and code, for errors
-    without a code. `headers`: its rate-limit headers -> OpenAI's names; a value of `-reset` is in seconds.
+    model, for which a retry may help. `phrases`: its status and a part of its message -> our status and code, for
+    errors without a code. `headers`: its rate-limit headers -> OpenAI's names; a value of `-reset` is in seconds.
     """
 
     codes: Mapping[str, tuple[int, str]] = {}
@@ -117,8 +117,8 @@ def seconds_until(moment: datetime | None, date: str | None) -> int | None:
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
-    """The seconds to wait, from `passed_headers` (retry-after-ms or retry-after), else from "try again in 1m2.5s" in
-    the message.
+    """The seconds to wait, from `passed_headers` (retry-after-ms or retry-after), else from a message like "try again
+    in 1m2.5s".
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if _SECONDS.fullmatch(headers.get(name, "")):
@@ -138,8 +138,8 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 
 
 def build(said: Mapping[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = PLAIN) -> UpstreamError:
-    """The error for what a vendor sent. `said`: message, type, param, code, each optional; `status`: the vendor's, 0
-    for an error inside a 200 that names none.
+    """The error for a vendor's answer. `said`: message, type, param, code, each optional; `status`: the vendor's, 0 for
+    an error inside a 200 that names none.
     """
     text, where = _message(said.get("message"))
     message = scrub(text or (f"The provider answered {status}." if status else "The provider's answer is an error."))
@@ -171,7 +171,7 @@ def build(said: Mapping[str, Any], status: int, headers: dict[str, str], rules: 
 def _meaning(
     status: int, kind: str | None, told: str | None, message: str, rules: ErrorRules
 ) -> tuple[int, str | None]:
-    """OpenAI's status and code for this error. A code that is a bare number, or a sentence, tells a client nothing."""
+    """OpenAI's status and code for this error. A code that is a bare number, or a sentence, is useless to a client."""
     for name in (told, kind):
         if name is not None and name in rules.codes:
             return rules.codes[name]
@@ -227,7 +227,7 @@ def _text(value: object) -> str | None:
 
 
 def _word(value: object) -> str | None:
-    """A type, code or field, shortened: it is repeated in rows, log lines and clients' programs."""
+    """A type, code or field, shortened because it is repeated in rows, log lines and clients' programs."""
     text = _text(value)
     return (scrub(text)[:_MAX_WORD] or None) if text else None
 

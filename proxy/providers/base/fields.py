@@ -11,7 +11,7 @@ from proxy.schema.errors import BadRequest
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # of `reasoning_effort`, in order
 LIMITS = ("max_completion_tokens", "max_tokens")  # OpenAI's two names for the output limit
-# What OpenAI does when nothing is said: leaving such a value out changes nothing, so it is no loss.
+# OpenAI's defaults: leaving out such a value changes nothing, so it is no loss.
 NEUTRAL: dict[str, Any] = {
     "temperature": 1,
     "top_p": 1,
@@ -47,7 +47,7 @@ class Fields:
         given = {name: value for name, value in fields.items() if value is not None}
         self._left = {name: value for name, value in (defaults or {}).items() if value is not None} | given
         self._sent = frozenset(given)
-        self._dropped: dict[str, None] = {}  # ordered sets: clients choose how many names there are
+        self._dropped: dict[str, None] = {}  # an ordered set: clients choose how many names there are
         self._adapted: dict[str, None] = {}
 
     @property
@@ -75,8 +75,8 @@ class Fields:
         return value
 
     def limit(self, request: ChatRequest) -> int | None:
-        """The output limit. The request's own limit overrides a default under either name, because the price bound of
-        the call follows from it. Raises BadRequest for a default that is no whole number.
+        """The output limit. The request's own limit overrides a default under either name, because the call's price
+        bound follows from it. Raises BadRequest for a default that is not a whole number.
         """
         default = self.take(*LIMITS)
         limit = request.max_tokens if request.max_tokens is not None else default
@@ -116,12 +116,12 @@ class Fields:
         """
         for name, instead in _REFUSED.items():
             if name in self._left:
-                message = f"{name} is not something this provider has. {instead}"
+                message = f"{name} is not supported by this provider. {instead}"
                 raise BadRequest(message, param=name, code="unsupported_parameter")
         if self._left.get("modalities") == ["text"]:
-            del self._left["modalities"]  # says what is the case anyway
+            del self._left["modalities"]  # the default, stated explicitly
         elif "modalities" in self._left:
-            message = 'This provider answers in text only. Send modalities ["text"], or leave it out.'
+            message = 'This provider answers only in text. Send modalities ["text"], or leave it out.'
             raise BadRequest(message, param="modalities", code="unsupported_parameter")
         for name in list(self._left):
             if name in self._sent:
@@ -142,7 +142,7 @@ def nearest_level(effort: str, levels: tuple[str, ...]) -> str:
 
 
 def texts_only(request: EmbeddingsRequest, model: str) -> None:
-    """Raises BadRequest for lists of token ids, which only OpenAI's own tokenizers make sense of."""
+    """Raises BadRequest for lists of token ids, which only OpenAI's own tokenizers can interpret."""
     if any(not isinstance(each, str) for each in request.inputs):
-        message = f"{model} takes texts, not lists of token ids: only OpenAI's own models can read those."
+        message = f"{model} accepts texts, not lists of token ids: only OpenAI's own models can read those."
         raise BadRequest(message, param="input", code="unsupported_content")

@@ -1,4 +1,4 @@
-"""Translates: the finish of a complete answer whose provider named none that is of use, or one that nobody knows."""
+"""Translates: the finish of a complete answer whose provider gave no usable finish_reason, or an unknown one."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _NO_FINISH = ("", "null", "none")
 
 
 def names_finish(value: object) -> TypeGuard[str]:
-    """False for null, the text "null", and what is no text."""
+    """False for null, the text "null", and anything that is not text."""
     return isinstance(value, str) and value.lower() not in _NO_FINISH
 
 
 def derived_finish(called: str | None, is_cut: bool, word: object = None) -> tuple[str, dict[str, Any]]:
-    """The finish_reason of a complete answer that has none, or only a `word` that nobody knows; that it is ours shows
-    beside it. `called`: the one that the calls of the answer mean.
+    """The finish_reason of a complete answer that has none, or only an unknown `word`, with a mark that it is ours.
+    `called`: the one that the answer's calls imply.
     """
     return called or ("length" if is_cut else "stop"), native_finish(word) | {ADAPTED_FINISH: True}
 
 
 def native_finish(word: object) -> dict[str, Any]:
-    """The provider's own word, as it stands beside the finish_reason."""
+    """The provider's own word, to be sent beside the finish_reason."""
     return {"native_finish_reason": scrub(word)[:64] if names_finish(word) else None}
 
 
 def at_limit(request: ChatRequest | None, usage: UsageReport | None, choices: int = 1) -> bool:
-    """True where the provider counted as many tokens as the client's limit allows."""
+    """True if the provider counted as many tokens as the client's limit allows."""
     limit = request.max_tokens if request is not None else None
     return limit is not None and usage is not None and usage.shown["completion_tokens"] >= limit * choices

@@ -1,4 +1,4 @@
-"""Translates: the order of a conversation into the one that vendors insist on."""
+"""Translates: the order of a conversation into the one that vendors require."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTRODUCTION = "Shown by the tool:"
 
 def order_of(messages: list[dict[str, Any]]) -> list[int]:
     """The indices of the messages, with each tool's result right after the message that called it: a user may have
-    spoken in between, and vendors refuse that or lose the result.
+    written in between, and vendors refuse that or lose the result.
     """
     groups: list[list[int]] = []
     open_calls: dict[object, list[int]] = {}  # id of a call without a result -> the group of its message
@@ -35,7 +35,7 @@ def order_of(messages: list[dict[str, Any]]) -> list[int]:
 
 
 def results_beside_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages in that order; the same list if it is theirs."""
+    """The messages in that order; the same list if nothing changes."""
     order = order_of(messages)
     return messages if order == list(range(len(messages))) else [messages[index] for index in order]
 
@@ -48,8 +48,8 @@ def has_media(message: dict[str, Any]) -> bool:
 
 
 def media_after_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same conversation for vendors whose tool results are text: what else a result holds follows the results, in
-    the words of the user. The same list if there is none.
+    """The same conversation for vendors whose tool results are text: media in a result follow the results, in a message
+    of the user. The same list if there are none.
     """
     if not any(map(has_media, messages)):
         return messages
@@ -73,7 +73,7 @@ def media_after_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _joined(texts: list[dict[str, Any]]) -> Any:
-    """One text, which all servers take; the parts themselves where they hold more."""
+    """The parts joined to one text, which all servers accept; the parts themselves if they hold more than text."""
     if any(part.keys() != {"type", "text"} for part in texts):
         return texts
     return "\n".join(str(part["text"]) for part in texts)

@@ -1,4 +1,4 @@
-"""Translates: the references of a JSON schema: which lead back to themselves, and which definitions nobody uses."""
+"""Translates: the references of a JSON schema: finds recursive ones and unused definitions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ REF_HOMES = ("$defs", "definitions")
 
 
 def definition_of(ref: str) -> tuple[str, str] | None:
-    """The home and the name of the definition that a reference leads to; None for every other place, and for names that
-    are escaped.
+    """The keyword and the name of the definition that a reference points to; None for any other place, and for escaped
+    names.
     """
     home, _, name = ref.removeprefix("#/").partition("/")
     return (home, name) if home in REF_HOMES and not any(sign in name for sign in "/~%") else None
 
 
 def without_unused(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without definitions to which nothing leads."""
+    """The schema without definitions that nothing refers to."""
     homes = {f"#/{home}/{name}": each for home in REF_HOMES for name, each in mapping(schema.get(home)).items()}
     if not homes:
         return {name: value for name, value in schema.items() if name not in REF_HOMES}
@@ -41,7 +41,7 @@ def recursive_in(root: Mapping[str, Any]) -> frozenset[str]:
     """The references to definitions that lead back to themselves, or to one that does."""
     homes = {f"#/{home}/{name}": each for home in REF_HOMES for name, each in mapping(root.get(home)).items()}
     leads = {ref: _refs_in(each) for ref, each in homes.items()}
-    ends: set[str] = set()  # references that end: what they lead to ends
+    ends: set[str] = set()  # references that terminate: their targets terminate
     waiting = {ref: len(to & leads.keys()) for ref, to in leads.items()}
     users: dict[str, list[str]] = {}
     for ref, to in leads.items():
@@ -59,7 +59,7 @@ def recursive_in(root: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _refs_in(schema: Any) -> set[str]:
-    """The references in a schema. `#` stands for every one that leads elsewhere than to a definition."""
+    """The references in a schema. `#` represents every one that points to anything but a definition."""
     found: set[str] = set()
     left = [schema]
     while left:

@@ -18,13 +18,13 @@ from proxy.providers.base.json_refs import REF_HOMES, definition_of, recursive_i
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
-MAX_NODES = 5_000  # `$ref`s that double at each step would grow without end when they are inlined
+MAX_NODES = 5_000  # inlining `$ref`s that double at each step would grow without end
 MAX_DEPTH = 100
-MAX_REFS = 60  # one within the other
-SCHEMA_PATH = "response_format.json_schema.schema"  # where OpenAI's clients put it
+MAX_REFS = 60  # nested in each other
+SCHEMA_PATH = "response_format.json_schema.schema"  # where OpenAI's clients send it
 
 _TOO_LARGE = "The schema is too large or too deep once its references are inlined."
-_SILENT = frozenset({"$schema", "$id", "$comment", "$anchor"})  # say nothing about the value
+_SILENT = frozenset({"$schema", "$id", "$comment", "$anchor"})  # keywords that do not constrain the value
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
@@ -33,11 +33,11 @@ _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contai
 class Subset(Struct, frozen=True):
     """The subset that one vendor supports.
 
-    `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` to `$defs`, alone in
-    their places and without recursion; others are inlined, and cut where they recur or grow without end. `closed`:
-    every object must have `additionalProperties: false`. `declared`: what is required must be among the properties.
-    `formats`: known values of `format` (None: any). `nullable`: how a value may be null: `type` (`["string", "null"]`),
-    `any_of`, or `keyword` (`nullable: true`). `limits`: keyword -> its only allowed values.
+    `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` to `$defs` without
+    siblings or recursion; others are inlined, and cut where they recur or grow without end. `closed`: every object must
+    have `additionalProperties: false`. `declared`: required names must be among the properties. `formats`: known values
+    of `format` (None: any). `nullable`: how a value may be null: `type` (`["string", "null"]`), `any_of`, or `keyword`
+    (`nullable: true`). `limits`: keyword -> its only allowed values.
     """
 
     keywords: frozenset[str]
@@ -57,8 +57,8 @@ class Levelled(Struct, frozen=True):
 
 
 def down_level(schema: Mapping[str, Any], subset: Subset, where: str) -> Levelled:
-    """`where`: the dotted path of the schema in the request. Raises BadRequest for a `$ref` that leads nowhere or out
-    of the schema, and for a schema that is too large or too deep once its references are inlined.
+    """`where`: the dotted path of the schema in the request. Raises BadRequest for a `$ref` that points nowhere or
+    out of the schema, and for a schema that is too large or too deep once its references are inlined.
     """
     walk = _Walk(schema, subset, where)
     return Levelled(without_unused(walk.node(schema, (), ())), list(dict.fromkeys(walk.changes)))
@@ -157,8 +157,8 @@ class _Walk:
         return schema
 
     def _merged(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """Merges `allOf`: properties and required add up. Of two different values the first wins, and the loss is
-        reported.
+        """Merges `allOf`: properties and required names are combined. Of two different values the first wins, and the
+        loss is reported.
         """
         merged = {name: value for name, value in schema.items() if name != "allOf"}
         for name in ("properties", "required"):
@@ -196,7 +196,7 @@ class _Walk:
         if self._subset.nullable == "type" and len(named) <= 1:
             return schema
         if len(named) == 1:
-            return {**schema, "type": kinds}  # told apart again in `_nullable`, when the rest is known
+            return {**schema, "type": kinds}  # separated again in `_nullable`, once the rest is known
         rest = {name: value for name, value in schema.items() if name != "type"}
         if "anyOf" not in self._subset.keywords or "anyOf" in rest:
             return {**rest, "type": named[0]} if named else rest
@@ -230,7 +230,7 @@ class _Walk:
         if not isinstance(needed, list) or not isinstance(known, dict):
             return
         if "properties" not in kept and not _is_object(kept):
-            return  # of an alternative: the properties are those of the whole
+            return  # an alternative: the properties are those of the whole schema
         kept["required"] = [name for name in needed if isinstance(name, str) and name in known]
         if len(kept["required"]) < len(needed):
             self.changes.append(".".join((*path, "required")))
@@ -248,11 +248,11 @@ class _Walk:
         return {}
 
     def _inline(self, schema: Mapping[str, Any], path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
-        """The target of a `$ref` in its place; keywords beside the `$ref` override those of the target."""
+        """The target of a `$ref`, to replace it; keywords beside the `$ref` override those of the target."""
         ref = schema["$ref"]
         target = self._looked_up(ref)
         beside = {name: value for name, value in schema.items() if name not in ("$ref", *REF_HOMES)}
-        if target is None:  # nothing is fetched; what stands beside it still holds
+        if target is None:  # nothing is fetched; keywords beside it still apply
             self.changes.append(".".join(path) or "$ref")
             return self.node(beside, path, refs)
         is_followed = self._subset.refs and definition_of(ref) is not None and ref not in self._recursive
@@ -271,7 +271,7 @@ class _Walk:
         return self.node({**target, **beside}, path, (*refs, ref))
 
     def _stays(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-        """True for a reference that the vendor follows: to a definition, alone in its place, and without recursion."""
+        """True for a reference that the vendor follows: to a definition, without siblings or recursion."""
         ref = schema["$ref"]
         if not self._subset.refs or not path or not isinstance(ref, str):
             return False
@@ -280,7 +280,7 @@ class _Walk:
         return ref not in self._recursive and self._looked_up(ref) is not None
 
     def _looked_up(self, ref: object) -> Mapping[str, Any] | None:
-        """The schema that a reference names; None where it names none, or leads out of this schema."""
+        """The schema that a reference names; None if it names none, or points out of this schema."""
         if not isinstance(ref, str) or not ref.startswith("#"):
             return None
         found: Any = self._root

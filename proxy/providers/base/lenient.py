@@ -1,5 +1,5 @@
-"""Translates: JSON that clients' parsers take and a strict one refuses: escapes of lone surrogates, NaN, Infinity,
-numbers beyond a float, line ends inside strings, bytes that are no UTF-8.
+"""Translates: JSON that clients' parsers accept and a strict one refuses: escapes of lone surrogates, NaN, Infinity,
+numbers beyond a float, line ends inside strings, bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def lenient(data: bytes) -> Any:
-    """The value; texts may contain lone surrogates. Raises ValueError for what is no JSON in any reading."""
+    """The value; texts may contain lone surrogates. Raises ValueError for text that is not JSON by any reading."""
     return json.loads(data.decode("utf-8", "replace"), strict=False)
 
 
 def without_halves(value: Any) -> Any:
-    """The value with U+FFFD for each lone surrogate in its texts: nobody could encode it again."""
+    """The value with U+FFFD for each lone surrogate in its texts, which could not be encoded again."""
     if isinstance(value, str):
         return value if value.isascii() else joined_halves(value)
     if isinstance(value, dict):
@@ -24,7 +24,7 @@ def without_halves(value: Any) -> Any:
 
 
 def joined_halves(text: str) -> str:
-    """The text with halves that meet as one character, and U+FFFD for the others."""
+    """The text with adjacent halves joined to one character, and U+FFFD for lone ones."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ _MAX_PIECE = 65536  # bytes of an event: streams that cut characters send small 
 
 
 def ends_in_half(data: bytes) -> bool:
-    """Whether a text in this JSON ends in the first half of a character."""
+    """True if a text in this JSON ends in the first half of a character."""
     if len(data) > _MAX_PIECE or not (b"\\ud" in data or b"\\uD" in data):
         return False
     return _FIRST.search(data) is not None
@@ -75,5 +75,5 @@ class Halves:
         return text if text.isascii() else joined_halves(text)
 
     def rest(self, key: object) -> str:
-        """What no piece follows."""
+        """The half held back, once no piece follows."""
         return "\ufffd" if self._held.pop(key, "") else ""

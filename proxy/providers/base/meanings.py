@@ -1,6 +1,6 @@
-"""Translates: the words of an error, its code or its prose, into what the error means: OpenAI's status and code.
+"""Translates: the code or the prose of an error into its meaning: OpenAI's status and code.
 
-Servers agree on little else than the meaning: a bad key, an empty account, an unknown model, a prompt that is too long,
+Servers agree on little but the meanings: a bad key, an empty account, an unknown model, a prompt that is too long,
 a blocked text, a rate limit, an overload. Codes are compared by their letters alone, so `InvalidApiKey` is
 `invalid_api_key`. Collected from the servers' sources, their documentation and public reports (November 2026).
 """
@@ -12,7 +12,7 @@ import re
 from msgspec import Struct
 
 _NO_LETTER = re.compile(r"[^a-z0-9]")
-# Shared by many unrelated errors: they tell no more than the status.
+# Shared by many unrelated errors: they add nothing to the status.
 _VAGUE = frozenset(
     {
         *("", "error", "unknown", "unknownerror", "none", "null", "failed", "failure", "apierror", "servererror"),
@@ -20,7 +20,7 @@ _VAGUE = frozenset(
         *("badrequest", "badrequesterror", "requesterror", "upstreamerror", "newapierror", "oneapierror"),
     }
 )
-# Codes of OpenAI's and Groq's for one certain mistake, whatever the message says of limits and models.
+# OpenAI's and Groq's codes for one specific mistake, whatever the message says about limits and models.
 _CERTAIN = frozenset(
     {
         *("stringabovemaxlength", "arrayabovemaxlength", "integerabovemaxvalue", "integerbelowminvalue"),
@@ -32,10 +32,10 @@ _CERTAIN = frozenset(
 
 
 class Meaning(Struct, frozen=True):
-    """What an error means. `statuses`: the vendor's, with which prose can mean it; `says`: that prose, in lower case.
+    """One meaning. `statuses`: the vendor's statuses with which prose can mean it; `says`: that prose, in lower case.
 
     `codes` are letters and digits. `coded`: the vendor's statuses with which its codes mean it; None: all. Status 0 is
-    of an error inside a 200.
+    an error inside a 200.
     """
 
     status: int
@@ -245,10 +245,10 @@ _IN_PROSE = tuple((meaning, meaning.says) for meaning in _ALL if meaning.says is
 
 
 def meaning_of(status: int, code: str | None, kind: str | None, message: str) -> Meaning | None:
-    """What an error of this status (0: inside a 200), code, type and message means; None: nothing that is known here.
+    """The meaning of an error with this status (0: inside a 200), code, type and message; None: unknown.
 
-    A code is more certain than a type, and a type than prose, with two exceptions. An empty account often has the type
-    of a bad key, or of a rate limit. And some codes and types say little more than the status.
+    A code is more reliable than a type, and a type than prose, with two exceptions. An empty account often has the type
+    of a bad key, or of a rate limit. And some codes and types add little to the status.
     """
     told, typed = _coded(status, code), _coded(status, kind)
     if (told is not None and told not in _BROAD) or (code is not None and _letters(code) in _CERTAIN):
@@ -260,7 +260,7 @@ def meaning_of(status: int, code: str | None, kind: str | None, message: str) ->
 
 
 def is_vague(word: str) -> bool:
-    """True for a code that says no more than that something went wrong, and for a sentence in a code's place."""
+    """True for a code that only says that something went wrong, and for a sentence in place of a code."""
     return _letters(word) in _VAGUE or not word.isascii() or " " in word
 
 

@@ -18,8 +18,8 @@ from proxy.schema.sse import Event
 
 
 class NameRule(Struct, frozen=True):
-    """The names that one vendor accepts. `signs`: the characters, as in a regular expression; `first`: those that may
-    come first, if they are fewer.
+    """The names that one vendor accepts. `signs`: the characters, as in a regular expression; `first`: those
+    allowed at the start, if they are fewer.
     """
 
     longest: int
@@ -46,7 +46,7 @@ class FreeNames:
     def __init__(self, taken: set[str], longest: int) -> None:
         self._taken = taken
         self._longest = longest
-        self._next: dict[str, int] = {}  # by the start of a name, so that thousands of one name are not counted anew
+        self._next: dict[str, int] = {}  # by prefix of a name, so that thousands of equal names are not counted anew
 
     def take(self, wanted: str) -> str:
         name, start = wanted[: self._longest], wanted[: self._longest - 12]
@@ -62,7 +62,8 @@ class FreeNames:
 
 class ToolNames:
     """The names of the functions in one request. `fields`: its body, over the provider's defaults. `native`: names of
-    the vendor's own tools in the request, which the history may call; `reserved`: others that no function may have.
+    the vendor's own tools in the request, which the history may call; `reserved`: other names that no function may
+    have.
 
     Names that the vendor accepts stay unchanged.
     """

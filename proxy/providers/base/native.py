@@ -1,4 +1,4 @@
-"""Translates: a body in a vendor's own wire shape, with what has to differ from the client's bytes."""
+"""Translates: a body in a vendor's own wire shape, with the necessary changes to the client's bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy.schema.request import NativeBody
 
 
 def changed_body(native: NativeBody, changes: Mapping[str, Any]) -> bytes:
-    """The client's bytes with these changes of their members; the same bytes where nothing changes."""
+    """The client's bytes with these members changed; the same bytes if nothing changes."""
     body = native.body
     for name, value in changes.items():
         body = with_member(body, name, value)
@@ -20,6 +20,6 @@ def changed_body(native: NativeBody, changes: Mapping[str, Any]) -> bytes:
 
 
 def members_of(native: NativeBody) -> dict[str, Any]:
-    """The members that the body has once the changes of `native` are made."""
+    """The members of the body after the changes of `native`."""
     members = decode_object(native.body) | native.changes
     return {name: value for name, value in members.items() if value is not UNSET}

@@ -1,4 +1,4 @@
-"""Translates: the body of a 2xx answer into our endpoint's shape, whichever form it came in."""
+"""Translates: the body of a 2xx answer into our endpoint's shape, whatever form it has."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from proxy.schema.sse import Event, EventFraming
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_LINES = 16 * 1024 * 1024  # bytes; a copy of more would take too long
-_BEGINNING = 1024  # bytes; not all of it, which may be large and would be copied
-_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # how a stream begins, and no JSON does
+_BEGINNING = 1024  # bytes; a copy of the whole body could be large
+_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # prefixes of a stream that no JSON has
 
 
 def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
-    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
+    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError if it is not one."""
     if response.body.startswith(_BOM):
         response = HTTPResponse(response.status, response.headers, response.body.removeprefix(_BOM))
     if isinstance(request, ChatRequest) and response.body[:_BEGINNING].lstrip().startswith(_EVENTS):
@@ -37,7 +37,7 @@ def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> An
 
 
 def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> ChatResponse:
-    """Several objects, one after the other or in a list, are events."""
+    """A whole chat answer. Several objects, in sequence or in a list, are events."""
     try:
         return provider.parse_response(response, request)
     except UpstreamError:
@@ -47,13 +47,13 @@ def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> C
 
 
 def _listed(body: bytes) -> list[Event]:
-    """The events in a list, as Google's API sends them to those who do not ask for a stream; [] if it is no list."""
+    """The events in a list, as Google's API sends them without a request for a stream; [] if it is not a list."""
     value = json_or_none(body) if body[:_BEGINNING].lstrip().startswith(b"[") else None
     return [Event("", encode(each)) for each in objects(value) if not each.get("error")]
 
 
 def _lines(body: bytes) -> list[Event]:
-    """The events in lines of JSON; [] if there is one alone, or one of them is too large."""
+    """The events in lines of JSON; [] if there is only one, or one of them is too large."""
     try:
         return events if len(events := _events(body)) > 1 else []
     except UpstreamError:
@@ -66,7 +66,7 @@ def _events(body: bytes) -> list[Event]:
 
 
 def _folded(provider: Provider, request: ChatRequest, events: list[Event]) -> ChatResponse:
-    """The whole answer of a server that streams though it was not asked to. After the finish nothing is an error."""
+    """The whole answer of a server that streams without being asked to. After the finish nothing is an error."""
     decoder, fold = provider.stream_decoder(request), Fold()
     for event in events:
         chunks: list[ChatChunk] = []

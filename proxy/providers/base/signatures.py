@@ -1,5 +1,5 @@
-"""Translates: media in content parts under the type that their first bytes show. Clients guess it, often wrongly, and
-vendors refuse bytes that are something else than they are called.
+"""Translates: gives media in content parts the type that their first bytes show. Clients guess it, often wrongly, and
+vendors refuse bytes that do not match their type.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BRANDS = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif", 
 
 
 def type_of(data: str) -> str | None:
-    """The media type that the first bytes of base64 `data` show; None where they show none."""
+    """The media type that the first bytes of base64 `data` show; None if they show none."""
     try:
         start = base64.b64decode(data[:_READ][: len(data[:_READ]) // 4 * 4])
     except (binascii.Error, ValueError):
@@ -47,7 +47,7 @@ def type_of(data: str) -> str | None:
 
 
 def named_by_bytes(part: Any) -> Any:
-    """A content part with its true media type; the same object where that is what it says, or the bytes do not show."""
+    """A content part with its true media type; the same object if the type is right, or the bytes do not show it."""
     kind = part.get("type") if isinstance(part, dict) else None
     inner = part.get(kind) if isinstance(kind, str) else None
     if kind == "image_url":

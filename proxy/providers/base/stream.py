@@ -1,4 +1,4 @@
-"""Translates: what all event streams share: frames that say nothing are skipped, and `[DONE]` ends the stream."""
+"""Translates: the common part of all event streams: empty frames are skipped, and `[DONE]` ends the stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.schema.sse import Event
 
 _DONE = b"[DONE]"
 _FIELD = b"data:"
-# In events that end a choice or a stream, whatever the dialect.
+# Present in events that end a choice or a stream, in any dialect.
 _LAST = re.compile(rb'"finish|\.(?:completed|incomplete|failed)"|message[_-](?:stop|delta|end)')
 
 
@@ -46,7 +46,7 @@ class EventDecoder:
         return []
 
     def _read_halves(self, data: bytes, name: str) -> list[ChatChunk]:
-        """The chunks of the event that was held, and of this one, unless it is held in turn; the last one never is."""
+        """The chunks of the held event, and of this one, unless it is held in turn; the last one never is."""
         chunks: list[ChatChunk] = []
         if self._split is not None:
             (before, its_name), self._split = self._split, None
@@ -58,8 +58,8 @@ class EventDecoder:
         return [*chunks, *self.read(data, name)]
 
     def _padding(self, data: bytes, name: str) -> list[ChatChunk]:
-        """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text, and some
-        gateways frame events twice.
+        """The chunks of an event that is not an object. Servers fill pauses with `null`, `[]`, `ping`, but an error may
+        come in a list, or as plain text, and some gateways frame events twice.
         """
         if data.startswith(_FIELD):
             while data.startswith(_FIELD):

@@ -1,8 +1,8 @@
-"""Translates: a chat request into the same request as all vendors take it, before any vendor's own translation.
+"""Translates: a chat request into the form that all vendors accept, before any vendor's own translation.
 
-Tools and choices are nested, each tool is there once, empty lists are left out, results stand beside their calls, calls
-without arguments have `{}`, and media have the type that their bytes show. Nothing of it changes what the client said,
-so nothing is reported.
+Tools and choices are nested, each tool appears once, empty lists are left out, results follow their calls, calls
+without arguments have `{}`, and media have the type that their bytes show. None of this changes the meaning of the
+request, so nothing is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TO_TIDY = frozenset({"tools", "tool_choice", "functions", "function_call", "sto
 
 
 def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
-    """`names`: functions are called by the vendor's names."""
+    """The tidied request. `names`: functions get the vendor's names."""
     if request.fields.keys().isdisjoint(_TO_TIDY) and all(map(_is_text, request.messages)):
         return request
     fields = plain_request(request.fields)
@@ -33,7 +33,7 @@ def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
 
 
 def before_tidying(param: str, fields: Mapping[str, Any]) -> str:
-    """The path that `param`, a path within the tidied request, had before results were put beside their calls."""
+    """The path that `param`, a path within the tidied request, had before results were moved to their calls."""
     name, _, rest = param.partition(".")
     place, dot, rest = rest.partition(".")
     if name != "messages" or not place.isdecimal() or int(place) >= len(order := order_of(fields["messages"])):
@@ -42,7 +42,7 @@ def before_tidying(param: str, fields: Mapping[str, Any]) -> str:
 
 
 def media_apart(request: ChatRequest) -> ChatRequest:
-    """For vendors whose tool results are text; the same request if its results are."""
+    """The request for vendors whose tool results are text; the same one if its results are."""
     return _with(request, request.fields, media_after_results(request.fields["messages"]))
 
 
@@ -58,7 +58,7 @@ def _with(request: ChatRequest, fields: Mapping[str, Any], messages: list[dict[s
 
 
 def _is_text(message: Message) -> bool:
-    """True for a message that is only a text, as in most requests."""
+    """True for a message that is only text, as in most requests."""
     return type(message.content) is str and message.tool_calls is None and message.role != "tool"
 
 
@@ -75,7 +75,7 @@ def _true_media(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """Servers parse the arguments of earlier calls, and refuse an empty text."""
+    """The message with complete arguments: servers parse those of earlier calls, and refuse an empty text."""
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message

@@ -1,4 +1,4 @@
-"""Translates: tools and the choice among them as OpenAI's clients write them, for vendors with other words."""
+"""Translates: tools and tool choices as OpenAI's clients write them, for vendors with other formats."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FLAT = ("name", "description", "parameters", "strict")
 
 
 def plain_request(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with tools and choice in OpenAI's nested form, each tool once, and without empty lists: they say
-    nothing, and servers refuse them.
+    """The fields with tools and choice in OpenAI's nested form, each tool once, and without empty lists, which mean
+    nothing and which servers refuse.
     """
     plain = dict(fields)
     for name in ("tools", "functions", "stop"):
@@ -42,7 +42,7 @@ def plain_request(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_tools(tools: object) -> list[Any]:
     """Tools in the nested form. Clients also write them flat, as the Responses API and Anthropic have them. A function
-    that is declared twice in the same words is sent once.
+    that is declared twice identically is sent once.
     """
     found: list[Any] = []
     place_of: dict[str, int] = {}
@@ -78,7 +78,9 @@ def _nested(tool: Any) -> Any:
 
 
 def plain_choice(choice: Any) -> Any:
-    """A choice in OpenAI's form: `{"type": "auto"}` is the word, a name beside the type is that of a function."""
+    """A choice in OpenAI's form: `{"type": "auto"}` becomes the word, and a name beside the type is that of a
+    function.
+    """
     if choice == "any":
         return "required"
     if not isinstance(choice, dict):
@@ -106,7 +108,7 @@ def only_once(names: list[str], vendor: str) -> None:
     for place, name in enumerate(names):
         if name in seen:
             message = (
-                f"{vendor} takes one tool of each name, and two different ones are called {name[:64]!r}. Rename one."
+                f"{vendor} accepts one tool per name, and two different ones are called {name[:64]!r}. Rename one."
             )
             raise BadRequest(message, param=f"tools.{place}.function.name")
         seen.add(name)
@@ -115,7 +117,7 @@ def only_once(names: list[str], vendor: str) -> None:
 def function_of(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str, dict[str, Any] | None]:
     """The function of a tool, its name and the schema of its parameters (None: it has none).
 
-    Raises BadRequest for a function without a name, and for parameters that are no schema.
+    Raises BadRequest for a function without a name, and for parameters that are not a schema.
     """
     function = raw.get("function")
     name = tool_name(raw)
@@ -123,7 +125,7 @@ def function_of(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str
         raise BadRequest("A tool needs the name of its function.", param=f"{where}.function.name")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
+        raise BadRequest("The parameters of a tool must be a JSON schema.", param=f"{where}.function.parameters")
     return function, name, parameters
 
 
@@ -136,7 +138,7 @@ def called_function(call: Mapping[str, Any], where: str) -> str:
 
 
 def needed_id(call: Mapping[str, Any], where: str) -> str:
-    """The id of a tool call of the history. Raises BadRequest where it has none."""
+    """The id of a tool call of the history. Raises BadRequest if it has none."""
     given = call.get("id")
     if not isinstance(given, str) or not given:
         raise BadRequest("A tool call needs an id.", param=f"{where}.id")
@@ -151,7 +153,7 @@ def tool_name(tool: object) -> str | None:
 
 
 def chosen_name(choice: object) -> str:
-    """The name of the function that a choice names. Raises BadRequest where it names none."""
+    """The name of the function that a choice names. Raises BadRequest if it names none."""
     name = tool_name(choice)
     if not name:
         raise BadRequest("tool_choice: a function needs its name.", param="tool_choice.function.name")

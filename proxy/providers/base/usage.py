@@ -1,4 +1,4 @@
-"""Translates: a usage object in OpenAI's shape, read tolerantly: servers differ in names, places and types."""
+"""Translates: a usage object in OpenAI's shape, read tolerantly: servers differ in names, positions and types."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SPELLINGS = {
     ),
     "written_1h": ("cache_write_1h_tokens", "ephemeral_1h_input_tokens"),
     "reasoning": ("reasoning_tokens", "thinking_tokens", "reasoningTokens"),
-    "searches": ("num_search_queries",),  # Perplexity's older API, which shows it too
+    "searches": ("num_search_queries",),  # Perplexity's older API also shows it
 }
 _COUNTS = {name: part for part, names in _SPELLINGS.items() for name in names}
 _DETAILS = {
@@ -50,10 +50,10 @@ _DETAILS = {
     "output_tokens_details": "completion_tokens_details",
 }
 _SERVED = ("service_tier", "speed", "inference_geo")  # Mistral; Anthropic's, passed on by gateways
-# Units per USD: of what we show, OpenRouter and Perplexity, DeepInfra, xAI.
+# Units per USD: our own figure, OpenRouter and Perplexity, DeepInfra, xAI.
 _COSTS = {"provider_cost": 1, "cost": 1, "estimated_cost": 1, "cost_in_usd_ticks": 10**10}
 _MAX_COST_USD = 1_000_000
-_CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
+_CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # by retention: Anthropic, LiteLLM
 _BESIDE = frozenset(
     {
         *("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"),
@@ -66,9 +66,9 @@ _TIMED = ("prompt_n", "predicted_n", "cache_n")  # llama.cpp, in `timings`
 _FLAT = ("prompt_eval_count", "eval_count")  # Ollama, in the answer itself
 _ELSEWHERE = frozenset({*_NAMES[1:], *_AROUND, *_FLAT, "timings"})
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
-# What stands in OpenAI's usage, and the cost that the vendor reports.
+# Fields of OpenAI's usage, and the cost that the vendor reports.
 SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
-_SHOWN_INSIDE = (  # what has a place in OpenAI's details
+_SHOWN_INSIDE = (  # fields of OpenAI's details
     ("read", "prompt_tokens_details", "cached_tokens"),
     ("written", "prompt_tokens_details", "cache_write_tokens"),
     ("reasoning", "completion_tokens_details", "reasoning_tokens"),
@@ -107,7 +107,7 @@ class _Plain(Struct, frozen=True, forbid_unknown_fields=True):
 
 def usage_of(body: dict[str, Any]) -> UsageReport | None:
     """The usage of an answer or a chunk: at the top, in a choice (Moonshot) or its message, or in another object, such
-    as `x_groq` (Groq). What counts something is taken before what does not.
+    as `x_groq` (Groq). Objects that count something take precedence.
     """
     raw = body.get("usage")
     report = read(raw) if raw else None
@@ -150,7 +150,7 @@ def input_usage_of(raw: object) -> UsageReport | None:
 
 
 def read(raw: object) -> UsageReport | None:
-    """None unless the object counts something, or tries to. Fields that are no counts stay as they are."""
+    """The usage; None unless the object counts something, or tries to. Fields that are not counts stay unchanged."""
     if isinstance(raw, list):
         raw = next(iter(objects(raw)), None)
     if not isinstance(raw, dict):
@@ -165,7 +165,7 @@ def read(raw: object) -> UsageReport | None:
 
 
 def _plain_report(raw: dict[str, Any], said: _Plain) -> UsageReport | None:
-    """OpenAI's own object, shown as it is. None unless it adds up."""
+    """OpenAI's own object, shown unchanged. None unless it adds up."""
     prompt, output = said.prompt_tokens, said.completion_tokens
     inside, outside = said.prompt_tokens_details, said.completion_tokens_details
     cached, written, reasoning = inside.cached_tokens, inside.cache_write_tokens, outside.reasoning_tokens
@@ -204,10 +204,10 @@ def _report(raw: dict[str, Any], counts: dict[str, int], shown: dict[str, Any]) 
     prompt, output, total = get("prompt", 0), get("output", 0), get("total", 0)
     cached, written = get("read", 0), get("written", 0)
     if "prompt_tokens" not in raw and total != prompt + output and not _BESIDE.isdisjoint(raw):
-        prompt += cached + written  # Anthropic's own object: its `input_tokens` are without the cache
+        prompt += cached + written  # Anthropic's own object: its `input_tokens` exclude the cache
     heard = shown.get("prompt_tokens_details", _NONE).get("audio_tokens", 0)
     if heard and heard == total - prompt - output:
-        prompt += heard  # Mistral counts it in the total alone
+        prompt += heard  # Mistral counts it only in the total
     billed = disjoint(
         Tokens(
             input=prompt,
@@ -232,7 +232,7 @@ def _report(raw: dict[str, Any], counts: dict[str, int], shown: dict[str, Any]) 
 
 
 _NONE: dict[str, Any] = {}
-_ABSURD = "absurd"  # a count that cannot be one was among them
+_ABSURD = "absurd"  # an impossible count was among them
 
 
 def served_as(usage: dict[str, Any]) -> Service:
@@ -261,7 +261,7 @@ def _with_media(tokens: Tokens, media: tuple[int, int, int, int, int]) -> Tokens
 
 
 def _read_details(inside: dict[str, Any], side: str | None, counts: dict[str, int], shown: dict[str, Any]) -> None:
-    """Counts that have a part of their own, and others, which stay in the details of their side."""
+    """Reads counts that have a field of their own, and others, which stay in the details of their side."""
     kept: dict[str, Any] = {}
     for name, value in inside.items():
         part = _INSIDE.get(name)
@@ -289,7 +289,7 @@ def _add(counts: dict[str, int], part: str, value: object) -> None:
 
 
 def _add_cost(counts: dict[str, int], shown: dict[str, Any], name: str, cost: object) -> None:
-    """The vendor's own figure, in USD. `usage.cost` itself is what `pricing.yaml` comes to."""
+    """The vendor's own figure, in USD. `usage.cost` itself is the cost by `pricing.yaml`."""
     cost = cost.get("total_cost") if isinstance(cost, dict) else cost
     if isinstance(cost, int | float) and not isinstance(cost, bool) and isfinite(cost):
         per_usd = _COSTS[name]
@@ -301,5 +301,5 @@ def _add_cost(counts: dict[str, int], shown: dict[str, Any], name: str, cost: ob
 
 
 def nano_of(cost: float, per_usd: int) -> int:
-    """A reported cost in nano-USD, half up. A float means the decimal number that it is written as."""
+    """A reported cost in nano-USD, half up. A float counts as the decimal number that it is written as."""
     return int((Decimal(str(cost)) * NANO_PER_USD / per_usd).quantize(Decimal(1), ROUND_HALF_UP))

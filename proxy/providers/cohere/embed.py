@@ -16,8 +16,8 @@ _NATIVE = ("max_tokens", "truncate", "priority")
 
 
 def build_embeddings(request: EmbeddingsRequest, model: str) -> Built:
-    """`input_type` (`search_query`, `classification`, ...) passes through: models since v3 require it. Raises
-    BadRequest for lists of tokens.
+    """The request. `input_type` (`search_query`, `classification`, ...) passes through: models since v3 require it.
+    Raises BadRequest for lists of tokens.
     """
     texts_only(request, model)
     fields = Fields(request.fields)

@@ -1,6 +1,6 @@
 """Translates: Cohere's errors into UpstreamError with OpenAI's status, type and code.
 
-A body is `{"id", "message"}`, in 2026 sometimes with an `error_type`. Where neither that nor the status is specific,
+A body is `{"id", "message"}`, in 2026 sometimes with an `error_type`. If neither that nor the status is specific,
 the message decides.
 """
 
@@ -27,13 +27,13 @@ _RULES = ErrorRules(
     }
 )
 _RETRYABLE = (408, 409, 429, 499, 500, 502, 503, 504)  # 501 is "not implemented", 498 a token or a blocked answer
-# Values of `error_type` for what the model got wrong, where another try may do better -> our status and code.
+# Values of `error_type` for mistakes of the model, for which a retry may help -> our status and code.
 _AGAIN = {
     "INVALID_TOOL_GENERATION": (400, "tool_use_failed"),
     "HALLUCINATED_ALL_TOOL_CALLS": (400, "tool_use_failed"),
     "NO_VALID_RESPONSE_GENERATED": (502, "upstream_error"),
 }
-# Said of 429, where a limit of a month and one of a minute share the status.
+# In messages of a 429, the status of both a limit per month and one per minute.
 _SPENT = ("/ month", "per month", "monthly")
 
 
@@ -46,10 +46,10 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
 
 
 def body_of(response: HTTPResponse) -> dict[str, Any]:
-    """The body of a 2xx answer. Raises UpstreamError if it is no object, or an error."""
+    """The body of a 2xx answer. Raises UpstreamError if it is not an object, or an error."""
     body = decode(response.body)
     error = error_in(body)
-    if error is None and (said := error_inside(body)) is not None:  # of a gateway, in its own words
+    if error is None and (said := error_inside(body)) is not None:  # from a gateway, in its own words
         error = build(said, status_of(said), {})
     if error is not None:
         raise error
@@ -76,7 +76,7 @@ def error_said(message: str, upstream_status: int, headers: dict[str, str], erro
     if again:
         status, said["code"] = _AGAIN[str(error_type)]
     elif upstream_status in (400, 413, 422):
-        status = 413 if upstream_status == 413 else 400  # 422 is the vendor's word for a field that is wrong
+        status = 413 if upstream_status == 413 else 400  # 422 is the vendor's status for an invalid field
         said |= _wrong(lowered, error_type)
     elif upstream_status == 402 or (upstream_status == 429 and any(word in lowered for word in _SPENT)):
         status, said["code"] = 429, "insufficient_quota"
@@ -94,7 +94,7 @@ def error_said(message: str, upstream_status: int, headers: dict[str, str], erro
 
 
 def _wrong(lowered: str, error_type: object) -> dict[str, Any]:
-    """What is wrong with a request, as far as its message says: too many tokens may be asked for, too."""
+    """The mistake in a request, according to the message: it may also ask for too many tokens."""
     if "max tokens must be" in lowered:
         return {"code": "invalid_value", "param": "max_tokens"}
     if "too many tokens" in lowered or error_type == "TOO_MANY_TOKENS":

@@ -1,4 +1,4 @@
-"""Translates: OpenAI's messages into Cohere's turns. A turn that says nothing is refused by the vendor."""
+"""Translates: OpenAI's messages into Cohere's turns. The vendor refuses an empty turn."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
-DIALECT = "cohere"  # the `type`, which kept reasoning is marked with
+DIALECT = "cohere"  # the `type`, with which stored reasoning is marked
 _FIELDS = ("role", "content", "refusal", "reasoning_content", "tool_calls", "tool_call_id", "tool_plan")
 _DETAILS = ("auto", "low", "high")
-_NO_OUTPUT = "{}"  # of a tool that said nothing: an empty result is refused like any empty turn
+_NO_OUTPUT = "{}"  # of a tool without output: an empty result is refused like any empty turn
 
 
 class Turns:
-    """The turns of one request, in order; `fields` is told what could not be kept. `thinks`: the model does, in this
-    request, and is shown what it thought before.
+    """The turns of one request, in order; losses are reported to `fields`. `thinks`: the model thinks in this request,
+    and gets its earlier thoughts.
     """
 
     def __init__(self, request: ChatRequest, model: str, fields: Fields, *, thinks: bool) -> None:
@@ -33,7 +33,7 @@ class Turns:
         self._thinks = thinks
 
     def build(self, instruction: str | None) -> list[dict[str, Any]]:
-        """`instruction` joins the system turn. Raises BadRequest for content that the model cannot take."""
+        """`instruction` joins the system turn. Raises BadRequest for content that the model does not support."""
         system: list[str | list[dict[str, Any]]] = []
         turns: list[dict[str, Any]] = []
         for index, message in enumerate(self._request.fields["messages"]):
@@ -58,7 +58,7 @@ class Turns:
         if role == "tool":
             return [self._tool(message, where)]
         if role in ("system", "developer"):
-            # "system turn must be the first in the list" (several models): later ones stay where they were said.
+            # "system turn must be the first in the list" (several models): later ones keep their places.
             self._fields.adapt("messages.role")
             return [{"role": "user", "content": said} for said in [self._system(message, where)] if said]
         known = "system, developer, user, assistant, tool"
@@ -79,7 +79,9 @@ class Turns:
         return {"role": "user", "content": content}
 
     def _assistant(self, message: dict[str, Any], where: str) -> list[dict[str, Any]]:
-        """With tool calls the text is the plan that led to them; what was thought before goes back as thinking."""
+        """An assistant turn. The text beside calls is the plan that led to them; earlier thoughts go back as
+        thinking.
+        """
         content = message.get("content")
         thoughts, content = thoughts_in(content)
         texts = [content] if isinstance(content, str) else [part.text for part in self._said(content, where)]
@@ -96,7 +98,7 @@ class Turns:
         plan = message.get("tool_plan")
         plan = plan if isinstance(plan, str) else ""
         if calls:
-            plan, text = "\n\n".join(filter(None, (text, plan))), ""  # a text of its own is refused beside calls
+            plan, text = "\n\n".join(filter(None, (text, plan))), ""  # a separate text is refused beside calls
             if not plan and not (thoughts and self._thinks):
                 plan, thought = thought or self._kept_plan(calls), ""
             turn |= {"tool_calls": calls, **({"tool_plan": plan} if plan else {})}
@@ -124,7 +126,7 @@ class Turns:
         return {"id": needed_id(call, where), "type": "function", "function": function}
 
     def _tool(self, message: dict[str, Any], where: str) -> dict[str, Any]:
-        """Documents (`{"type": "document", "document": {"data": ...}}`, the vendor's own form) are cited."""
+        """A tool turn. Documents in the vendor's form (`{"type": "document", "document": {"data": ...}}`) are cited."""
         content = message.get("content")
         if not isinstance(content, str):
             content = [self._result(raw, f"{where}.content", place) for place, raw in enumerate(content or [])]
@@ -149,7 +151,7 @@ class Turns:
         return self._text(msgspec.structs.replace(part, where=part.where.replace(f"{where}.0", f"{where}.{place}", 1)))
 
     def _parts(self, content: Any, where: str) -> list[Part]:
-        """Without texts that are empty."""
+        """The parts without empty texts."""
         found = parts(content, f"{where}.content")
         for part in found:
             for name, value in part.raw.items():
@@ -188,7 +190,7 @@ class Turns:
 
 
 def _system_turn(system: list[str | list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One turn of all that was said before the conversation: the vendor takes one, at the start."""
+    """One turn with all instructions before the conversation: the vendor accepts one, at the start."""
     said = [each for each in system if each]
     if len(said) <= 1:
         return [{"role": "system", "content": each} for each in said]
@@ -197,7 +199,7 @@ def _system_turn(system: list[str | list[dict[str, Any]]]) -> list[dict[str, Any
 
 
 def _arguments(call: Mapping[str, Any]) -> str:
-    """The arguments as they came where they are an object; else as the object that holds them."""
+    """The arguments unchanged if they are an object; else wrapped in one."""
     function = call["function"]
     text = function.get("arguments")
     found = arguments(call)

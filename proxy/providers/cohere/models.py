@@ -1,6 +1,6 @@
-"""Values: what single models of Cohere can do, where it decides about a request (its model pages, November 2026).
+"""Values: abilities of Cohere's models that decide about a request (its model pages, November 2026).
 
-A model that is not named here is taken to be able: the vendor says so where it is not.
+A model that is not named here is assumed to have them: if not, the vendor refuses.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ def reasons(model: str) -> bool:
 
 
 def max_output(model: str) -> int | None:
-    """Output tokens; the vendor refuses a request that asks for more, instead of giving what it has."""
+    """The model's maximum output tokens. The vendor refuses a request for more, instead of giving what it can."""
     return next((most for prefix, most in _MAX_OUTPUT.items() if model.startswith(prefix)), None)

@@ -18,7 +18,7 @@ from proxy.schema.errors import BadRequest
 MAX_STOPS = 5
 # The vendor's own parameters, from its SDK; others are renamed below.
 _NATIVE = ("documents", "citation_options", "safety_mode", "priority")
-# What the vendor does anyway: nothing is lost where the client says it.
+# The vendor's fixed behaviour: a client that asks for it loses nothing.
 _USUAL: dict[str, Callable[[Any], bool]] = {
     "parallel_tool_calls": lambda value: value is True,
     "service_tier": lambda value: value in ("auto", "default"),
@@ -26,7 +26,7 @@ _USUAL: dict[str, Callable[[Any], bool]] = {
 }
 _THINKING = ("type", "token_budget")
 _BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768, "max": None}  # tokens
-# What a schema of an answer may say (structured outputs, "unsupported schema features"): no lengths, no ranges.
+# The schema subset for answers (structured outputs, "unsupported schema features"): no lengths, no ranges.
 JSON_SUBSET = Subset(
     keywords=frozenset({"properties", "required", "items", "anyOf", "const", "pattern", "format", "title"})
     | {"additionalProperties"},
@@ -36,7 +36,7 @@ JSON_SUBSET = Subset(
 
 
 def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) -> Built:
-    """Raises BadRequest for content that the model cannot take, and for values that are none."""
+    """The request. Raises BadRequest for content that the model does not support, and for invalid values."""
     request = tidied(request, names_of(request, defaults))
     with_media, request = request, media_apart(request)
     fields = Fields(request.fields, defaults)
@@ -78,7 +78,7 @@ def _limit(request: ChatRequest, model: str, fields: Fields, options: dict[str, 
 
 
 def _sampling(fields: Fields, options: dict[str, Any]) -> list[str]:
-    """Everything that is a number, and the stops; returns those that are too many for the vendor."""
+    """Numeric parameters and stop sequences; returns the sequences beyond the vendor's maximum."""
     for name, value in (("temperature", fields.number("temperature")), ("seed", fields.take("seed"))):
         if value is not None:
             options[name] = value
@@ -103,7 +103,7 @@ def _sampling(fields: Fields, options: dict[str, Any]) -> list[str]:
 
 
 def _penalties(fields: Fields, options: dict[str, Any]) -> None:
-    """Between 0 and 1, and one of the two: several models refuse both."""
+    """Penalties between 0 and 1, and only one of the two: several models refuse both."""
     sent: dict[str, float] = {}
     for name in ("frequency_penalty", "presence_penalty"):
         value = fields.number(name)
@@ -144,7 +144,7 @@ def _thinking(model: str, fields: Fields, options: dict[str, Any]) -> None:
 
 
 def _native_thinking(given: Any, fields: Fields) -> dict[str, Any]:
-    """The vendor's own `thinking`, without what other vendors have in theirs."""
+    """The vendor's own `thinking`, without other vendors' options."""
     if not isinstance(given, dict) or given.get("type") not in ("enabled", "disabled"):
         fields.drop("thinking")
         return {}
@@ -155,10 +155,10 @@ def _native_thinking(given: Any, fields: Fields) -> dict[str, Any]:
 
 
 def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> str | None:
-    """`response_format`, or the instruction that stands in for it where the vendor takes none: with tools, with
-    documents, and for a schema that requires nothing.
+    """`response_format`, or the instruction that replaces it if the vendor accepts none: with tools, with documents,
+    and for a schema that requires nothing.
 
-    Without a schema the vendor's models need to be told to write JSON: else they may write white space without end.
+    Without a schema the vendor's models must be told to write JSON, or they may write white space without end.
     """
     wanted = fields.take("response_format")
     if wanted is None:
@@ -167,7 +167,7 @@ def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> st
     if kind == "text":
         return None
     if kind not in ("json_object", "json_schema"):
-        message = "response_format: `type` is one of text, json_object, json_schema."
+        message = "response_format: `type` must be one of text, json_object, json_schema."
         raise BadRequest(message, param="response_format.type")
     schema = wanted_schema(wanted) if kind == "json_schema" else wanted.get("json_schema")
     takes_none = "tools" in options or "documents" in options
@@ -188,7 +188,7 @@ def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> st
 
 
 def _is_enforced(schema: Any) -> bool:
-    """The vendor takes a schema of an object that requires at least one of its fields."""
+    """True if the vendor accepts the schema: of an object that requires at least one of its fields."""
     return isinstance(schema, dict) and schema.get("type") == "object" and bool(schema.get("required"))
 
 

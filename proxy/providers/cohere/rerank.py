@@ -1,4 +1,4 @@
-"""Translates: `/v1/rerank` to and from `/v2/rerank`, whose shape it has."""
+"""Translates: `/v1/rerank` to and from `/v2/rerank`, which has the same shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NATIVE = ("max_tokens_per_doc", "relevant_spans", "priority")
 
 
 def build_rerank(request: RerankRequest, model: str) -> Built:
-    """`return_documents` is not the vendor's business: it never returns texts, and the caller has them."""
+    """The request, without `return_documents`: the vendor never returns texts, and the caller has them."""
     fields = Fields(request.fields)
     fields.take("model", "query", "documents", "top_n", "return_documents")
     body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
@@ -26,7 +26,7 @@ def build_rerank(request: RerankRequest, model: str) -> Built:
 
 
 def parse_rerank(response: HTTPResponse) -> RerankResponse:
-    """Raises UpstreamError when the answer is no ranking."""
+    """The ranking. Raises UpstreamError if the answer is not one."""
     body = body_of(response)
     results = body.get("results")
     if not isinstance(results, list) or not all(_is_ranked(result) for result in results):

@@ -1,4 +1,4 @@
-"""Translates: a whole answer of `/v2/chat` into OpenAI's shape, and what whole and streamed answers share."""
+"""Translates: a whole answer of `/v2/chat` into OpenAI's shape; also the common part of whole and streamed answers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FINISH = {
     "TOOL_CALL": "tool_calls",
     "ERROR_TOXIC": "content_filter",
 }
-BETWEEN = "\n\n"  # what a model thought, and its plan for the tools
+BETWEEN = "\n\n"  # between a model's thoughts and its plan for the tools
 
 
 def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-    """Raises UpstreamError when the answer is an error in a 200, has no message, or nothing in it."""
+    """A whole answer. Raises UpstreamError if it is an error in a 200, has no message, or an empty one."""
     body = body_of(response)
     message = body.get("message")
     if not isinstance(message, dict):
@@ -98,7 +98,7 @@ def text_of(block: object, name: str) -> str:
 def finish_reason(
     value: object, has_calls: bool, is_cut: bool, error: object = None, error_type: object = None
 ) -> tuple[str, dict[str, Any]]:
-    """One of OpenAI's five words and the vendor's own beside it. The answer is complete: without a word it gets one.
+    """One of OpenAI's five words, with the vendor's own beside it. A complete answer without a word gets one.
 
     Raises UpstreamError for an answer that ended in an error, which `error` and `error_type` may name.
     """
@@ -143,8 +143,8 @@ def url_citations(citation: dict[str, Any], starts: dict[int, int]) -> list[dict
 
 
 def logprobs(items: list[Any]) -> dict[str, Any] | None:
-    """OpenAI's log probabilities. One item of the vendor is a piece of text of one or more tokens: their sum is the
-    piece's.
+    """OpenAI's log probabilities. One item of the vendor is a piece of text of one or more tokens, with the sum of
+    their log probabilities.
     """
     found = []
     for item in items:

@@ -1,4 +1,4 @@
-"""Translates: the events of one stream of `/v2/chat` into canonical chunks. What an event is, its `type` says."""
+"""Translates: the events of one stream of `/v2/chat` into canonical chunks, by the `type` of each event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 
 class _Call:
-    """One tool call as it is written, and its place among the calls."""
+    """One tool call in progress, and its index among the calls."""
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -35,7 +35,7 @@ class CohereStreamDecoder(EventDecoder):
         self._calls: dict[object, _Call] = {}  # the last one of each index
         self._begun = 0
         self._ids = CallIds(Offer(request))
-        self._starts: dict[int, int] = {}  # content block -> where in the content its text begins
+        self._starts: dict[int, int] = {}  # content block -> where its text begins in the content
         self._length = 0  # of the content
         self._citations: list[dict[str, Any]] = []
         self._thought = self._planned = False
@@ -104,7 +104,7 @@ class CohereStreamDecoder(EventDecoder):
         return [self._chunk({"delta": {"reasoning_content": between + plan}})]
 
     def _call_start(self, index: int | None, raw: object) -> list[ChatChunk]:
-        """`tool_calls` is one call here, not a list of them."""
+        """The start of a call: here `tool_calls` is one call, not a list."""
         fields = mapping(raw)
         function = mapping(fields.get("function"))
         name = function.get("name")
@@ -141,7 +141,7 @@ class CohereStreamDecoder(EventDecoder):
         return [self._chunk({"delta": {"tool_calls": [{"index": call.place, "function": {"arguments": piece}}]}})]
 
     def _citation(self, raw: object) -> list[ChatChunk]:
-        """One citation. The list of all goes out at the end: a field of a delta replaces the one before."""
+        """One citation. The whole list is sent at the end, because a field of a delta replaces the one before."""
         new = [each for each in (listed(raw) or [raw]) if isinstance(each, dict)]
         self._citations += new
         found = [each for citation in new for each in url_citations(citation, self._starts)]

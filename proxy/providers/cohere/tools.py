@@ -24,7 +24,7 @@ def names_of(request: ChatRequest, defaults: Mapping[str, Any]) -> ToolNames:
 
 
 def tool_fields(fields: Fields) -> dict[str, Any]:
-    """`tools`, `tool_choice` and `strict_tools` as the vendor has them. Raises BadRequest for what is no tool."""
+    """`tools`, `tool_choice` and `strict_tools` in the vendor's form. Raises BadRequest for an invalid tool."""
     given, choice = fields.take("tools"), fields.take("tool_choice")
     strict_tools = fields.take("strict_tools")
     if not given:
@@ -39,7 +39,7 @@ def tool_fields(fields: Fields) -> dict[str, Any]:
         if missing is not None:
             raise BadRequest(f"tool_choice names {missing[:64]!r}, which is not in `tools`.", param="tool_choice")
         if len(allowed) < len(tools) or said == "REQUIRED":
-            fields.adapt("tool_choice")  # the others are not shown to the model at all
+            fields.adapt("tool_choice")  # the model does not see the others at all
         tools = [tool for tool in tools if tool["function"]["name"] in allowed]
     found: dict[str, Any] = {"tools": tools}
     if _is_strict(given, tools, fields) or strict_tools is True:
@@ -51,7 +51,7 @@ def tool_fields(fields: Fields) -> dict[str, Any]:
 
 def _tool(raw: Any, where: str, fields: Fields) -> dict[str, Any]:
     if raw.get("type", "function") != "function":
-        message = f"Cohere has function tools only, not {str(raw.get('type'))[:64]!r}."
+        message = f"Cohere supports only function tools, not {str(raw.get('type'))[:64]!r}."
         raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
     function, name, parameters = function_of(raw, where)
     for key, value in [*raw.items(), *function.items()]:
@@ -80,7 +80,7 @@ def _choice(choice: Any) -> tuple[dict[str, None] | None, str | None]:
 
 
 def _is_strict(given: list[Any], tools: list[dict[str, Any]], fields: Fields) -> bool:
-    """The vendor is strict about all tools or none, and about those that require something."""
+    """True if the tools are sent as strict. The vendor is strict about all or none, and each must require a field."""
     strict = [raw["function"].get("strict") is True for raw in given]
     if not any(strict):
         return False
@@ -93,7 +93,7 @@ def _is_strict(given: list[Any], tools: list[dict[str, Any]], fields: Fields) ->
 
 
 def _fields_in(schema: Any) -> int:
-    """How many properties a schema names, at any depth."""
+    """The number of properties in a schema, at any depth."""
     if isinstance(schema, list):
         return sum(map(_fields_in, schema))
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Translates: what Cohere says it used and what it bills for, which are two different numbers."""
+"""Translates: Cohere's counts of used and of billed tokens, which are two different numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from proxy.schema.usage import Usage, UsageReport, count, disjoint, is_absurd
 
 
 def usage_of(raw: object) -> UsageReport | None:
-    """`usage.tokens`, what the model really read and wrote, is shown; `usage.billed_units` is billed.
+    """`usage.tokens`, the model's real input and output, is shown; `usage.billed_units` is billed.
 
     Cohere's prompts carry its own template and, with tools, a long preamble. `tokens` counts them (1,549 in recorded
-    traffic), the bill does not (119). So the usage of an answer shows the real counts, what fits the context window,
-    and rows, budgets and cost are of the billed ones: price times the parts of a row is its cost, and a hold that was
-    bounded by the bytes of the request covers them. How many of the cached tokens were billed the vendor does not say,
-    and it has no price for them: all billed input is `input`. Where one of the two lacks a count, the other's stands
-    in. None where the vendor counted nothing.
+    traffic), the bill does not (119). So the usage of an answer shows the real counts, which matter for the context
+    window, and rows, budgets and cost use the billed ones: price times the parts of a row is its cost, and a hold
+    bounded by the bytes of the request covers them. The vendor does not report how many cached tokens were billed, and
+    has no price for them: all billed input is `input`. If one of the two lacks a count, the other's is used. None if
+    the vendor counted nothing.
     """
     said = mapping(raw)
     real, billed = mapping(said.get("tokens")), mapping(said.get("billed_units"))
@@ -50,7 +50,7 @@ def usage_of(raw: object) -> UsageReport | None:
 
 
 def billed_usage(meta: object) -> UsageReport | None:
-    """The usage of embeddings and rankings: `meta.billed_units`, all that the vendor says of them."""
+    """The usage of embeddings and rankings: `meta.billed_units`, the vendor's only counts."""
     billed = mapping(mapping(meta).get("billed_units"))
     prompt, searches = count(billed.get("input_tokens")), count(billed.get("search_units"))
     if not prompt and not searches:

@@ -1,4 +1,4 @@
-"""Translates: OpenAI's chat API as many servers speak it. This is no vendor; vendors build on it.
+"""Translates: OpenAI's chat API as many servers speak it. Not a vendor, but a base for vendors.
 
 A vendor that differs overrides the class variables below, and `shape` for differences beyond names.
 """
@@ -31,11 +31,11 @@ class Compatible(Provider, frozen=True, kw_only=True):
 
     stream_usage: ClassVar[bool] = True  # False: refuses stream_options, sends usage unasked
     lists_models: ClassVar[bool] = False  # True: only the server itself knows which models it has
-    ranks: ClassVar[bool | None] = None  # has /rerank; None: at an address of one's own it may
-    reasoning_back: ClassVar[str | None] = "reasoning_content"  # where it reads the thoughts of its earlier answers
+    ranks: ClassVar[bool | None] = None  # has /rerank; None: a server at a custom address may
+    reasoning_back: ClassVar[str | None] = "reasoning_content"  # where it reads the thoughts of earlier answers
     error_rules: ClassVar[ErrorRules] = ErrorRules()
     completes: ClassVar[bool] = False  # has /completions, and knows or refuses each of its fields
-    counts_call_ids: ClassVar[bool] = True  # some models do, whichever server runs them: `functions.look:0`
+    counts_call_ids: ClassVar[bool] = True  # some models do, on any server: `functions.look:0`
 
     @property
     def root(self) -> str:
@@ -48,7 +48,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
 
     @property
     def has_completions(self) -> bool:
-        """`completes`, or what is known of the server at another address."""
+        """`completes`, or what is known about the server at another address."""
         return self.completes
 
     def takes_native(self, native: NativeBody) -> bool:
@@ -69,7 +69,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
     def shape(self, draft: Draft) -> None:
-        """Changes what the vendor would refuse or ignore; `draft` records the losses. Nothing, unless overridden."""
+        """Changes what the vendor would refuse or ignore; `draft` records losses. Does nothing unless overridden."""
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         answer = parse(response, self.error_rules, request)
@@ -96,7 +96,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return state
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Base64 takes a quarter of the size of numbers; servers that do not support it send numbers."""
+        """The request for base64, a quarter of the size of numbers; servers that do not support it send numbers."""
         body = {**request.fields, "model": model, "encoding_format": "base64"}
         return embeddings.built(f"{self.root}/embeddings", body, request, [])
 

@@ -1,4 +1,4 @@
-"""Translates: the fragments of the tool calls of one streamed choice, tolerant of how servers cut and number them.
+"""Translates: the fragments of the tool calls of one streamed choice, however servers cut and number them.
 
 A client gets dense indexes in order, and id, type and whole name once per call. Servers differ: names come late or in
 pieces; parallel calls share an index or an id, or have none; arguments are objects, `null` or missing.
@@ -15,12 +15,12 @@ from proxy.providers.base.call_arguments import Arguments
 from proxy.providers.base.call_ids import CallIds
 from proxy.schema.errors import UpstreamError
 
-_MAX_NAME = 1024  # characters of a name that comes in pieces
+_MAX_NAME = 1024  # characters of a name that arrives in pieces
 _LEGACY = -1  # the index of the one call of a `function_call`
 
 
 class _Fragment(Struct, frozen=True):
-    """What one entry of `tool_calls` says."""
+    """The content of one entry of `tool_calls`."""
 
     index: int | None
     id: str | None
@@ -39,7 +39,7 @@ class _Fragment(Struct, frozen=True):
 
 
 class _Call:
-    """One call as it is put together. `place`: its index for the client, once it is open."""
+    """One call in progress. `place`: its index for the client, once it is open."""
 
     __slots__ = ("arguments", "extra", "given", "is_listed", "key", "kind", "name", "place", "repeats", "turn")
 
@@ -52,7 +52,7 @@ class _Call:
         self.extra: dict[str, Any] = {}
         self.place: int | None = None
         self.turn = 0
-        self.repeats = ""  # the name of the call before it, which may merely have been named once more
+        self.repeats = ""  # the name of the previous call, which may only have been repeated
         self.is_listed = False
 
     @property
@@ -69,10 +69,10 @@ class Calls:
     def __init__(self, ids: CallIds) -> None:
         self._offer = ids.offer
         self._ids = ids
-        self._is_called = False  # one has a name
+        self._is_called = False  # True once one has a name
         self._calls: list[_Call] = []
         self._opened: list[_Call] = []
-        self._next = 0  # of `_calls`: the first that is not open
+        self._next = 0  # index in `_calls` of the first that is not open
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._last: _Call | None = None
@@ -87,7 +87,7 @@ class Calls:
         return "function_call" if is_legacy else "tool_calls"
 
     def feed(self, raw: object, legacy: object = None) -> list[dict[str, Any]]:
-        """`raw`: `tool_calls` of a delta. `legacy`: its `function_call`, where it has one."""
+        """`raw`: `tool_calls` of a delta. `legacy`: its `function_call`, if it has one."""
         self._turn += 1
         entries = raw if isinstance(raw, list) else call_entries(raw)
         fragments = [_fragment(entry) for entry in entries if isinstance(entry, dict)]
@@ -129,7 +129,7 @@ class Calls:
         return [{"index": call.place, **(call.piece(text) if text else {}), **extra}] if text or extra else []
 
     def _open_next(self) -> list[dict[str, Any]]:
-        """Opens calls in the order in which they came: OpenAI's SDK cannot take them in another."""
+        """Opens calls in order of arrival: OpenAI's SDK cannot handle another order."""
         entries = []
         while self._next < len(self._calls) and self._is_ready(call := self._calls[self._next]):
             entries.append(self._open(call))
@@ -137,7 +137,7 @@ class Calls:
         return entries
 
     def _is_ready(self, call: _Call) -> bool:
-        """The name is whole: it is offered, or arguments followed it, and no offered name is still possible."""
+        """True if the name is whole: it is offered, or arguments followed it, and no longer one is possible."""
         if not call.name:
             return False
         is_offered, has_begun = call.name in self._offer.names, call.arguments.has_begun
@@ -153,7 +153,7 @@ class Calls:
     # --- which call a fragment belongs to -----------------------------------------------------------------------------
 
     def _call_of(self, fragment: _Fragment) -> _Call | None:
-        """None where the fragment says nothing new."""
+        """The call of a fragment; None if the fragment adds nothing."""
         call = self._found(fragment)
         if fragment.says_nothing or (call is not None and _repeats(call, fragment)):
             return None
@@ -212,14 +212,14 @@ class Calls:
         return arguments.is_whole and (says or not fragment.text)
 
     def _name_after(self, call: _Call, fragment: _Fragment) -> str | None:
-        """The name of the call once this fragment is added; None where it names another call."""
+        """The name of the call once this fragment is added; None if it names another call."""
         piece, name = fragment.name, call.name
         if not piece or not name:
             return piece or name
         joined, names = name + piece, self._offer.names
         is_open = call.place is not None
         if not is_open and joined in names and name not in names and piece not in names:
-            return joined  # even after all of its arguments
+            return joined  # even after all its arguments
         may_join = not is_open and not call.arguments.is_whole and len(joined) <= _MAX_NAME
         if may_join and self._offer.begins(joined) and (piece != name or name not in names):
             return joined
@@ -234,12 +234,12 @@ class Calls:
 
 
 def _is_other(call: _Call, fragment: _Fragment) -> bool:
-    """Both have ids, and these differ."""
+    """True if both have ids, and these differ."""
     return fragment.id is not None and call.given is not None and fragment.id != call.given
 
 
 def _repeats(call: _Call, fragment: _Fragment) -> bool:
-    """The whole arguments once more, as some servers end a call."""
+    """True for a repetition of the whole arguments, with which some servers end a call."""
     if not fragment.starts_object or _is_other(call, fragment) or (fragment.name and not fragment.id):
         return False
     return fragment.name in ("", call.name) and call.arguments.equals(fragment.text) and call.arguments.is_whole

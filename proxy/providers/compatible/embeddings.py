@@ -39,7 +39,7 @@ def parse(
     response: HTTPResponse, rules: ErrorRules, numbers: Callable[[str], list[float]] = float32
 ) -> EmbeddingsResponse:
     """Vectors as lists of numbers or as base64, read by `numbers`: servers that ignore `encoding_format` send lists.
-    Raises UpstreamError when the answer has no vectors, or some are missing.
+    Raises UpstreamError if the answer has no vectors, or some are missing.
     """
     body = body_of(response, rules)
     data = body.get("data")
@@ -70,7 +70,7 @@ def _vector(value: object, numbers: Callable[[str], list[float]]) -> list[float]
         except ValueError:
             vector = []
         if not math.isfinite(sum(vector)):
-            vector = []  # a model that ran out of numbers; JSON has none of these
+            vector = []  # NaN or infinity from a model; JSON has neither
     if not vector:
-        raise UpstreamError("The provider's answer has an embedding that is no vector.", retryable=True)
+        raise UpstreamError("The provider's answer has an embedding that is not a vector.", retryable=True)
     return vector

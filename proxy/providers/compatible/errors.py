@@ -20,7 +20,7 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...], rules: ErrorRules =
 
 
 def body_of(response: HTTPResponse, rules: ErrorRules) -> dict[str, Any]:
-    """The body of a 2xx answer. Raises UpstreamError if it is no object, or an error."""
+    """The body of a 2xx answer. Raises UpstreamError if it is not an object, or an error."""
     try:
         body = decode(response.body)
     except UpstreamError:

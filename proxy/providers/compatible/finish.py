@@ -1,4 +1,4 @@
-"""Translates: the words in which OpenAI-shaped servers say why an answer ended."""
+"""Translates: OpenAI-shaped servers' words for the reason why an answer ended."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from proxy.providers.base.finish import names_finish, native_finish
 from proxy.schema.chat import FINISH_REASONS
 from proxy.schema.errors import UpstreamError
 
-CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
+CALLED = ("tool_calls", "function_call")  # fields of a message; each implies the finish_reason of the same name
 _PLAIN_ENDS = ("stop", *CALLED)
-# In small letters. Servers pass on the words of the models behind them: Anthropic's, Google's, TGI's, Zhipu's.
+# In lower case. Servers pass on the words of the backends behind them: Anthropic's, Google's, TGI's, Zhipu's.
 _WORDS = {
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete"), "stop"),
     **dict.fromkeys(("max_tokens", "model_length", "model_context_window_exceeded"), "length"),
@@ -22,8 +22,8 @@ _BROKEN = ("error", "abort", "insufficient_system_resource", "network_error")  #
 
 
 def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, with the server's own word beside it if it differs; None where there is none, or one
-    that nobody knows. `called`: the one that the calls of the answer mean.
+    """One of OpenAI's five words, with the server's own word beside it if it differs; None for a missing or
+    unknown one. `called`: the one that the answer's calls imply.
     """
     if isinstance(value, str) and value in FINISH_REASONS:
         return (called if called and value in _PLAIN_ENDS else value), {}

@@ -19,18 +19,18 @@ class _Model(Struct):
 
 
 class _Page(Struct):
-    """Ollama without a model says `"data": null`."""
+    """The answer. Ollama without a model sends `"data": null`."""
 
     data: list[_Model] | None
 
 
-# Together answers with the list alone (November 2026).
+# Together answers with the bare list (November 2026).
 _decode = msgspec.json.Decoder(_Page | list[_Model]).decode
 
 
 def parse_models(response: HTTPResponse) -> tuple[str, ...]:
     """Unique ids in the server's order, at most MAX_IDS. Values that cannot be an id are skipped. Raises UpstreamError
-    if the answer is no list of models.
+    if the answer is not a list of models.
     """
     try:
         answer = _decode(response.body)

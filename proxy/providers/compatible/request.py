@@ -29,14 +29,14 @@ class Draft:
     """
 
     def __init__(self, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> None:
-        # The request's own limit overrides a default under either name: the price bound of the call follows from it.
+        # The request's own limit overrides a default under either name: the call's price bound follows from it.
         limits = LIMITS if request.max_tokens is not None else ()
         given = parameters.items()
         defaults = {name: value for name, value in given if value is not None and name not in limits} if given else {}
         self.request = tidied(request, names_of(request, parameters))
         self.model = model
         self.body: dict[str, Any] = {**defaults, **self.request.fields, "model": model}
-        self._dropped: dict[str, None] = {}  # ordered sets: clients choose how many names there are
+        self._dropped: dict[str, None] = {}  # an ordered set: clients choose how many names there are
         self._adapted: dict[str, None] = {}
         self.stops: list[str] = []
         self.unchecked_json = False
@@ -50,7 +50,7 @@ class Draft:
     # --- what is lost -------------------------------------------------------------------------------------------------
 
     def drop(self, *names: str) -> None:
-        """The vendor lacks them. Reported unless the value equals OpenAI's default, or is a default of the provider.
+        """Removes fields that the vendor lacks. Reported unless the value is OpenAI's default or the provider's.
 
         Raises BadRequest for fields that ask for another kind of answer.
         """
@@ -68,7 +68,7 @@ class Draft:
         self._dropped[name] = None
 
     def adapt(self, name: str) -> None:
-        """The request carries it with another value, or by means that may differ in effect."""
+        """Records that the request carries it with another value, or by means that may differ in effect."""
         self._adapted[name] = None
 
     def keep_only(self, allowed: Collection[str]) -> None:
@@ -85,8 +85,8 @@ class Draft:
             self.body.pop(old, None)
 
     def name_limit(self, name: str) -> None:
-        """Renames the output limit: servers ignore or refuse the name they do not know. Of two limits the smaller one
-        counts.
+        """Renames the output limit: servers ignore or refuse a name that they do not know. Of two limits the smaller
+        one counts.
         """
         other = LIMITS[1 - LIMITS.index(name)]
         given = [self.body[each] for each in (name, other) if self.body.get(each) is not None]
@@ -95,13 +95,13 @@ class Draft:
             self.body[name] = min(given)
 
     def lift_limit(self, how: str | None) -> None:
-        """The client wants no limit, against the provider's defaults too. `how`: the provider's `no_limit`."""
+        """Sets no limit at the client's request, also against the provider's defaults. `how`: its `no_limit`."""
         self.body = {name: value for name, value in self.body.items() if name not in LIMITS}
         if how == "sent":
             self.body["max_tokens"] = NO_LIMIT
 
     def name_roles(self) -> None:
-        """`developer` is OpenAI's newer word for `system`."""
+        """Renames the role `developer`, OpenAI's newer word for `system`."""
         for index, message in enumerate(self.messages):
             if message["role"] == "developer":
                 self.put_message(index, {**message, "role": "system"})
@@ -125,7 +125,7 @@ class Draft:
         return nearest
 
     def drop_effort(self) -> None:
-        """For a model that cannot think: `none` is no loss."""
+        """Drops the effort for a model that cannot think; `none` is no loss."""
         if self.body.get("reasoning_effort") == "none":
             del self.body["reasoning_effort"]
         self.drop("reasoning_effort")
@@ -155,7 +155,7 @@ class Draft:
         return [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
 
     def narrow_tools(self) -> None:
-        """`allowed_tools` for vendors without it: sends only those tools, with its mode as the choice."""
+        """Replaces `allowed_tools` for vendors without it: sends only those tools, with its mode as the choice."""
         choice = self.body.get("tool_choice")
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
             allowed, is_forced = allowed_tools(choice)
@@ -181,7 +181,7 @@ class Draft:
         return {"type": "function", "function": kept}
 
     def plain_calls(self) -> None:
-        """Strips the calls of the history to the fields that OpenAI's have; cache marks among the others are lost."""
+        """Strips the calls of the history to the fields of OpenAI's calls; cache marks on them are lost."""
         for index, message in enumerate(self.messages):
             calls = [call for call in listed(message.get("tool_calls")) if isinstance(call, dict)]
             others = dict.fromkeys(name for call in calls for name in call if name not in _CALL)
@@ -193,10 +193,10 @@ class Draft:
                 self.put_message(index, {**message, "tool_calls": kept})
 
     def only_tool(self, name: str) -> None:
-        """Sends only the tool that `tool_choice` names, for servers that know no choice by name. Raises BadRequest."""
+        """Sends only the tool that `tool_choice` names, for servers without a choice by name. Raises BadRequest."""
         tools = [tool for tool in self.tools() if tool_name(tool) == name]
         if not tools:
-            raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+            raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
         self.body["tools"] = tools
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Draft:
 
     def strip_echoes(self, keep: Collection[str] = ()) -> None:
         """Removes fields of our own answers that the vendor cannot read, and nulls, which SDKs write and servers
-        refuse. Nothing of the client's is lost.
+        refuse. No content of the client is lost.
         """
         for index, message in enumerate(self.messages):
             calls = message.get("tool_calls")
@@ -226,7 +226,7 @@ class Draft:
                 self.put_message(index, kept)
 
     def keep_message_fields(self, allowed: Mapping[str, frozenset[str]]) -> None:
-        """Keeps the `allowed` fields by role; others are dropped, and reported unless null or an echo of ours.
+        """Keeps the `allowed` fields by role; others are dropped, and reported unless null or an echo of our own.
 
         A refusal becomes the content if the vendor has no field for it.
         """
@@ -234,7 +234,7 @@ class Draft:
             names = allowed.get(message["role"])
             if names is None:
                 raise BadRequest(
-                    f"{self.model} knows no messages with role {message['role'][:64]!r}.",
+                    f"{self.model} does not support messages with the role {message['role'][:64]!r}.",
                     param=f"messages.{index}.role",
                 )
             refusal = message.get("refusal")
@@ -247,7 +247,7 @@ class Draft:
             self.put_message(index, {name: kept[name] for name in kept if kept[name] is not None or name == "content"})
 
     def move_media(self) -> None:
-        """Results of tools keep their text; what else they hold follows in the words of the user."""
+        """Leaves only text in tool results; other content follows in a message of the user."""
         moved = media_after_results(self.messages)
         if moved is not self.messages:
             self.body["messages"] = moved
@@ -283,7 +283,7 @@ class Draft:
                     raise refuse(Part(str(kind), f"messages.{index}.content.{place}.{kind}", raw), self.model)
 
     def return_thoughts(self) -> None:
-        """The thoughts of earlier answers under the name `reasoning`, which the server reads."""
+        """Sends the thoughts of earlier answers under the name `reasoning`, which the server reads."""
         for index, message in enumerate(self.messages):
             if message.get("reasoning_content") and not message.get("reasoning"):
                 self.put_message(index, {**message, "reasoning": message["reasoning_content"]})
@@ -307,7 +307,7 @@ class Draft:
             details = [found for state in states if isinstance(found := state.get("reasoning_details"), list)]
             if details and not message.get("reasoning_details"):
                 given["reasoning_details"] = details[0]
-            if any("extra_content" in state for state in states):  # signatures of Google's models, of each call its own
+            if any("extra_content" in state for state in states):  # signatures of Google's models, one for each call
                 given["tool_calls"] = [
                     {**{name: state[name] for name in ("extra_content",) if name in state}, **call}
                     for state, call in zip(states, calls, strict=True)
@@ -343,5 +343,5 @@ def _text_of(part: dict[str, Any]) -> str:
 
 
 def _no_custom(where: str, model: str) -> BadRequest:
-    message = f"{model} takes function tools only: {where} is something else."
+    message = f"{model} accepts only function tools: {where} is something else."
     return BadRequest(message, param=where, code="unsupported_parameter")

@@ -1,4 +1,4 @@
-"""Translates: rankings of OpenAI-shaped servers, which took Cohere's shape (vLLM, LocalAI, llama.cpp, Together)."""
+"""Translates: rankings of OpenAI-shaped servers, which adopted Cohere's shape (vLLM, LocalAI, llama.cpp, Together)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OURS = ("model", "query", "documents", "top_n", "return_documents")
 
 
 def build(path: str, request: RerankRequest, model: str) -> Built:
-    """The request. The answer needs no documents: they are put back here, from the request."""
+    """The request. The answer needs no documents: they are restored here from the request."""
     body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
     if request.top_n is not None:
         body["top_n"] = request.top_n
@@ -24,7 +24,7 @@ def build(path: str, request: RerankRequest, model: str) -> Built:
 
 
 def parse(response: HTTPResponse, rules: ErrorRules) -> RerankResponse:
-    """Raises UpstreamError when the answer is no ranking. LocalAI and llama.cpp do not sort: the best comes first."""
+    """The ranking, sorted here because LocalAI and llama.cpp do not. Raises UpstreamError if the answer is not one."""
     body = body_of(response, rules)
     results = body.get("results")
     if not isinstance(results, list):

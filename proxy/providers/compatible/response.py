@@ -1,4 +1,4 @@
-"""Translates: a whole OpenAI-shaped answer into the canonical one, with pieces that streams share."""
+"""Translates: a whole OpenAI-shaped answer into the canonical one, with parts that streams share."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from proxy.schema.long_text import joined
 
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
-# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
-# errors that say nothing, which clients would take for errors.
+# Additions without use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
+# empty error objects, which clients would take for errors.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
 TEXTS = ("content", "refusal", "reasoning_content")
 _CALLED = frozenset(CALLED)
@@ -37,14 +37,14 @@ CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_id
 
 
 def parse(response: HTTPResponse, rules: ErrorRules, request: ChatRequest | None = None) -> ChatResponse:
-    """The decoded body, changed in place where it is not yet in OpenAI's shape. Raises UpstreamError when the answer is
-    an error in a 200, or has no choices.
+    """The decoded body, changed in place where it is not in OpenAI's shape. Raises UpstreamError if the answer is an
+    error in a 200, or has no choices.
     """
     return parse_body(body_of(response, rules), request)
 
 
 def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> ChatResponse:
-    """The same for a body that is decoded, and no error."""
+    """The same for a decoded body that is not an error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         if not (choices := choices_in(body)):
@@ -76,7 +76,7 @@ def choices_in(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def bare_message(choice: dict[str, Any]) -> dict[str, Any]:
-    """The message of a choice that has a mere text in its place, or in `text`, as plain completions have it."""
+    """The message of a choice that has a bare text in its place, or in `text`, as plain completions do."""
     said = choice.get("message") or choice.get("text")
     return {"content": said} if isinstance(said, str) else {}
 
@@ -86,7 +86,7 @@ def _no_choices() -> UpstreamError:
 
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields beside choices and usage in a chunk, without those of no use to clients."""
+    """The fields beside choices and usage in a chunk, except those without use to clients."""
     kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
     if "service_tier" in kept:
         _name_tier(kept)
@@ -109,9 +109,9 @@ def _remove(body: dict[str, Any], names: frozenset[str]) -> None:
 def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -> None:
     message, word = choice.get("message"), choice.get("finish_reason")
     if message is None and finish_reason(word, None)[0] == "content_filter":
-        message = {}  # Azure sends none where its filter took the whole answer
+        message = {}  # Azure sends none if its filter removed the whole answer
     if not isinstance(message, dict):
-        # Without a finish, a delta is the piece of a stream that broke off.
+        # Without a finish, a delta is a piece of a stream that broke off.
         message = (mapping(choice.get("delta")) if names_finish(word) else None) or bare_message(choice) or None
     if message is None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
@@ -133,7 +133,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
     content = message.get("content")
     has_more = message.get("refusal") or message.get("annotations") or not message.keys() <= _PLAIN
     if isinstance(content, str) and not has_more:
-        return {"role": "assistant", "content": content, "refusal": None, "annotations": []}  # as most answers are
+        return {"role": "assistant", "content": content, "refusal": None, "annotations": []}  # like most answers
     message = plain(message)
     message["role"] = "assistant"
     message.setdefault("content", None)
@@ -149,7 +149,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
 
 
 def _put_calls(message: dict[str, Any], ids: CallIds) -> None:
-    """The calls, as the client reads them: with `tools` in the request never as the deprecated `function_call`."""
+    """Sets the calls in the client's form: if the request has `tools`, never as the deprecated `function_call`."""
     raw, legacy = message.pop("tool_calls", None), message.pop("function_call", None)
     calls = [call for call in call_entries(raw) if not _says_nothing(call)]
     if isinstance(legacy, dict) and not calls:
@@ -163,7 +163,7 @@ def _put_calls(message: dict[str, Any], ids: CallIds) -> None:
 
 
 def _says_nothing(call: object) -> bool:
-    """Padding of a list of calls."""
+    """True for padding in a list of calls."""
     return not call or (
         isinstance(call, dict) and not any(call.get(name) for name in ("id", "function", "custom", "name"))
     )
@@ -189,7 +189,7 @@ def logprobs(value: object, token: object = None) -> dict[str, Any] | None:
 
 
 def _token(text: str, number: object, top: object) -> dict[str, Any]:
-    """-9999.0 is OpenAI's word for very unlikely."""
+    """One token. OpenAI writes -9999.0 for very unlikely."""
     likely = number if isinstance(number, int | float) else -9999.0
     others = [_token(each, value, None) for each, value in top.items()] if isinstance(top, dict) else []
     for other in others:

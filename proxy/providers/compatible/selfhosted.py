@@ -20,7 +20,7 @@ class SelfHosted(Compatible, frozen=True, kw_only=True):
 
     @property
     def root(self) -> str:
-        """All of them serve at /v1, and users leave it out. A path of one's own is taken as it is."""
+        """`/v1`, where all of them serve and which users leave out. A custom path is used unchanged."""
         host = (self.base_url or "/").partition("?")[0].partition("://")[2].rstrip("/")
         return "/v1" if host and "/" not in host else ""
 

@@ -1,4 +1,4 @@
-"""Translates: the events of one OpenAI-shaped stream into canonical chunks, tolerant of how servers vary the shape."""
+"""Translates: the events of one OpenAI-shaped stream into canonical chunks, in all variations of the shape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamTruncated
 from proxy.schema.sse import Event
 
-# Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
+# Fields of a delta that are not part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
 _NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index", "usage"})
 
 
@@ -51,8 +51,8 @@ class _TextChoice(Struct, forbid_unknown_fields=True):
 
 
 class _TextEvent(Struct, forbid_unknown_fields=True):
-    """An event that adds text to a choice that has begun, and says nothing else. Its other fields repeat what the first
-    event of the stream said.
+    """An event that only adds text to a choice that has begun. Its other fields repeat those of the stream's first
+    event.
     """
 
     choices: list[_TextChoice]
@@ -69,13 +69,13 @@ class _TextEvent(Struct, forbid_unknown_fields=True):
 
 
 _text_event = msgspec.json.Decoder(_TextEvent).decode
-_MAX_MISSES = 8  # events that are of another kind after one another: then this server's are not looked at so any more
+_MAX_MISSES = 8  # consecutive events of another kind, after which the quick reader is no longer tried for this server
 
 
 class CompatibleStreamDecoder(EventDecoder):
     """Decodes one stream. `expected`: the number of choices, if not the request's; a server may send fewer."""
 
-    has_quick_text = True  # False where a subclass looks into every chunk
+    has_quick_text = True  # False if a subclass must see every chunk
 
     def __init__(self, request: ChatRequest, rules: ErrorRules, expected: int | None = None) -> None:
         self._expected = expected or request.n
@@ -83,11 +83,11 @@ class CompatibleStreamDecoder(EventDecoder):
         self._offer = Offer(request)
         self._calls: dict[int, Calls] = {}
         self._with_delta: set[int] = set()
-        self._finished: dict[int, str | None] = {}  # with what; None: with an unknown word
-        self._unknown: dict[int, str] = {}  # words for a finish that nobody knows: usage tells what they mean
+        self._finished: dict[int, str | None] = {}  # its finish_reason; None: an unknown word
+        self._unknown: dict[int, str] = {}  # unknown words for a finish, which usage helps to interpret
         self._halves = Halves()
         self._limit = request.max_tokens
-        self._written = 0  # tokens of all choices, as far as the server has said
+        self._written = 0  # tokens of all choices, as far as reported
         self._misses = 0
         self._is_quick = False
 
@@ -96,7 +96,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return len(self._finished) >= self._expected and len(self._finished) >= len(self._calls)
 
     def feed(self, event: Event) -> list[ChatChunk]:
-        """Most events only add text; none of these has half a character, which the quick reader refuses."""
+        """Most events only add text; none of these contains half a character, which the quick reader refuses."""
         if self._is_quick and not event.name and (text := self._text(event.data)) is not None:
             return [text]
         chunks = super().feed(event)
@@ -125,7 +125,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return [cast(ChatChunk, chunk)]
 
     def at_end_marker(self) -> list[ChatChunk]:
-        """The finish of each choice that has none: the server says that the answer is complete."""
+        """The finish of each choice that has none, since the server marks the answer as complete."""
         choices: list[dict[str, Any]] = []
         for index, calls in self._calls.items():
             if index in self._finished:
@@ -147,7 +147,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
 
     def _named(self) -> list[ChatChunk]:
-        """The finish of each choice that has only an unknown word for it."""
+        """The finish of each choice that has only an unknown word."""
         choices = []
         for index, word in self._unknown.items():
             reason, native = derived_finish(self._calls[index].called, self._is_cut, word)
@@ -191,9 +191,9 @@ class CompatibleStreamDecoder(EventDecoder):
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
         word = raw.get("finish_reason")
         if index in self._finished:
-            if names_finish(word):  # some servers finish with each call
+            if names_finish(word):  # some servers send one with each call
                 _put(delta, calls, calls.end())
-            if calls.called and self._finished[index] == "stop":  # others before the first
+            if calls.called and self._finished[index] == "stop":  # others send one before the first
                 choice["finish_reason"] = self._finished[index] = calls.called
         elif word is not None:
             reason, native = finish_reason(word, calls.called)
@@ -211,8 +211,8 @@ class CompatibleStreamDecoder(EventDecoder):
         return choice
 
     def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
-        """The delta. Some servers send a `message` in its place; one beside or after deltas repeats them, but may have
-        the calls alone.
+        """The delta. Some servers send a `message` in its place; one beside or after deltas repeats them, but may be
+        the only one with the calls.
         """
         delta, message = mapping(raw.get("delta")), mapping(raw.get("message"))
         if delta:

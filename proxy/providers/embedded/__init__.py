@@ -1,4 +1,4 @@
-"""Translates: the model that comes with the product; llama.cpp's server speaks OpenAI's chat API on a loopback port."""
+"""Translates: the bundled model; llama.cpp's server speaks OpenAI's chat API on a loopback port."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from proxy.schema.records import LocalModelSpec
 from proxy.schema.rerank import RerankRequest
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-# The default model at llama.cpp's own temperature says that the capital of France is "L'Étoile"; at this one, Paris.
-# DRY bites on loops, in which such a model runs to its limit otherwise, and the bias ends answers that ramble.
-# Penalties on every repetition cost right answers (`python -m bench.embedded`).
+# At llama.cpp's own temperature the default model names "L'Étoile" as the capital of France; at this one, Paris. DRY
+# breaks loops, in which such a model otherwise runs to its limit, and the bias ends answers that ramble. Penalties on
+# every repetition cost right answers (`python -m bench.embedded`).
 SAMPLING = {
     "temperature": 0.2,
     "top_p": 0.9,
@@ -40,14 +40,14 @@ JSON_PENALTY = 0.3  # of repetition, unless the client or `parameters` set one
 ABOUT = "SmolLM2, 135M parameters: it shows that the wire works, not what models can do."
 _JSON_SAMPLING = {"temperature": 0.2, "top_p": 0.9}
 _DEFAULT_MODEL_ID = "smollm2-135m"
-# llama.cpp takes them without a word and does nothing about them.
+# llama.cpp silently ignores these.
 _IGNORED = (
     *("user", "service_tier", "store", "metadata", "prediction", "modalities", "audio", "verbosity"),
     *("web_search_options", "safety_identifier", "moderation", "functions", "function_call"),
     *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 )
-# The chat template of the default model has no place for tools: llama.cpp leaves them out, and forces no call
-# (measured: as many tokens are read with tools as without). Nor does this model think.
+# The chat template of the default model has no place for tools: llama.cpp leaves them out and forces no call (measured:
+# the prompt has as many tokens with tools as without). Nor does this model think.
 _BEYOND_DEFAULT = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort")
 
 
@@ -61,17 +61,17 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     type: ClassVar[str] = "embedded"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
-        """Each request has a connection of its own: an idle one would occupy one of the child's HTTP threads, and the
-        server closes it at moments of its own choosing.
+        """The request, on a connection of its own: an idle one would occupy one of the child's HTTP threads, and the
+        server closes it at unpredictable times.
         """
         for index, message in enumerate(request.messages):
-            if message.role not in _ROLES:  # llama.cpp takes any word
+            if message.role not in _ROLES:  # llama.cpp accepts any word
                 raise BadRequest(
                     f"Unknown role {message.role[:64]!r}. Known: {', '.join(_ROLES)}.", param=f"messages.{index}.role"
                 )
             if isinstance(message.content, list) and any(part.get("type") != "text" for part in message.content):
                 raise BadRequest(
-                    f"{model} reads text only: message {index} holds something else.",
+                    f"{model} reads only text: message {index} contains something else.",
                     param=f"messages.{index}.content",
                     code="unsupported_content",
                 )
@@ -79,9 +79,9 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         return replace(built, http=replace(built.http, headers={**built.http.headers, "connection": "close"}))
 
     def shape(self, draft: Draft) -> None:
-        """What a GGUF file of one's own can do depends on its template: it is sent all that llama.cpp reads.
+        """A custom GGUF file's abilities depend on its template, so it gets everything that llama.cpp reads.
 
-        Raises BadRequest for a forced call that no function can be.
+        Raises BadRequest for a forced call that no function can satisfy.
         """
         super().shape(draft)
         draft.drop(*_IGNORED)
@@ -92,7 +92,7 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
             draft.body.setdefault("frequency_penalty", JSON_PENALTY)
 
     def _shape_default(self, draft: Draft) -> None:
-        """Has the default model answer sensibly, and make a call that is forced."""
+        """Makes the default model answer sensibly, and make a forced call."""
         if draft.body.get("tool_choice") not in (None, "auto", "none"):
             draft.only_functions()
         if (forced := forced_call(draft.body)) is not None:
@@ -123,8 +123,8 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         return forced_call(request.fields) if self.model_path is None and request is not None else None
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Refused: llama.cpp embeds an input in one batch, and batches here are small so that chats do not wait; and
-        what a chat model has inside makes poor vectors.
+        """Refused: llama.cpp embeds an input in one batch, and batches here are small so that chats do not wait. A chat
+        model also makes poor vectors.
         """
         raise self._lacks("embeddings", model)
 
@@ -145,7 +145,7 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
 
 
 def _force(draft: Draft, forced: ForcedCall) -> None:
-    """Replaces tools and choice by a schema, and by a message that tells of the functions."""
+    """Replaces tools and choice by a schema, and by a message that describes the functions."""
     schema = {"name": "call", "strict": True, "schema": forced.schema}
     draft.body["response_format"] = {"type": "json_schema", "json_schema": schema}
     draft.body["messages"] = [{"role": "system", "content": forced.instruction}, *draft.messages]

@@ -1,7 +1,7 @@
 """Translates: a forced tool call, for a model whose chat template has no place for tools.
 
-The model is held to a JSON schema that only the call fits, and its answer is read back as that call. With one tool the
-JSON is its arguments; with several it is `{"name": ..., "arguments": ...}`.
+The model is constrained to a JSON schema that only the call fits, and its answer is read back as that call. With one
+tool the JSON is its arguments; with several it is `{"name": ..., "arguments": ...}`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.json import decode, encode
 from proxy.schema.sse import Event
 
-# What llama.cpp's grammar reads of a schema, without references: those of several tools would have the same names.
+# The schema subset of llama.cpp's grammar, without references: those of several tools could have the same names.
 _GRAMMAR = Subset(
     frozenset(
         (
@@ -41,7 +41,9 @@ class ForcedCall:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema that only a call fits. Raises BadRequest for a schema that is too large or leads nowhere."""
+        """The JSON schema that only a call fits. Raises BadRequest for one that is too large or has a
+        dangling reference.
+        """
         if len(self._functions) == 1:
             return self._functions[0][2] or _NOTHING
         return {
@@ -61,7 +63,7 @@ class ForcedCall:
 
     @property
     def instruction(self) -> str:
-        """What tells the model about the functions."""
+        """The text that describes the functions to the model."""
         lines = []
         for function, name, parameters in self._functions:
             described = function.get("description")
@@ -71,7 +73,7 @@ class ForcedCall:
         return "\n".join(["Answer with the arguments of this function:" if one else "Call one function:", *lines])
 
     def call(self, text: str, call_id: str) -> dict[str, Any]:
-        """The call that the model's JSON stands for. Text that a limit cut off is passed on as far as it goes."""
+        """The call that the model's JSON represents. Text cut off by a limit is passed on as far as it goes."""
         if len(self._functions) == 1:
             return _call(call_id, self._functions[0][1], text.strip())
         try:
@@ -86,7 +88,7 @@ class ForcedCall:
 
 def forced_call(fields: Mapping[str, Any]) -> ForcedCall | None:
     """The call that the `tool_choice` of a request demands, if it does. Raises BadRequest for a choice without tools,
-    or of a function that is none of them.
+    or of a function that is not among them.
     """
     choice, tools = fields.get("tool_choice"), [t for t in fields.get("tools") or [] if isinstance(t, dict)]
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
@@ -99,7 +101,7 @@ def forced_call(fields: Mapping[str, Any]) -> ForcedCall | None:
         name = chosen_name(choice)
         tools = [tool for tool in tools if tool_name(tool) == name]
         if not tools:
-            raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+            raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
     if not tools:
         raise BadRequest("tool_choice demands a call, but there are no tools to call.", param="tool_choice")
     return ForcedCall(tools)
@@ -119,7 +121,7 @@ def with_calls(response: ChatResponse, forced: ForcedCall, offer: Offer) -> Chat
 
 
 class ForcedCallDecoder:
-    """The stream of a forced call: its text is kept until the choice ends, and then is the call."""
+    """The stream of a forced call: its text is kept until the choice ends, and then becomes the call."""
 
     def __init__(self, decoder: StreamDecoder, forced: ForcedCall, offer: Offer) -> None:
         self._decoder = decoder

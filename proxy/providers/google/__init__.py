@@ -25,10 +25,10 @@ from proxy.schema.records import JsonObject
 
 
 class Google(Provider, frozen=True, kw_only=True):
-    """generativelanguage.googleapis.com, or a `base_url` that speaks like it, a version at its end or not."""
+    """generativelanguage.googleapis.com, or a `base_url` that speaks its API, with or without a final version."""
 
     type: ClassVar[str] = DIALECT
-    # 2,240 tokens in the highest resolution; tiles in earlier models.
+    # 2,240 tokens at the highest resolution; tiles in earlier models.
     image_rules: ClassVar[tuple[ImageRule, ...]] = (
         ImageRule(re.compile(r"(?:models/)?gemini-[3-9]"), 2_400),
         ImageRule(re.compile(r"(?:models/)?gemini-"), patches(256, 258)),
@@ -42,7 +42,7 @@ class Google(Provider, frozen=True, kw_only=True):
     embeddings_batch: ClassVar[int | None] = 100  # "at most 100 requests can be in one batch"
 
     def authorize(self, key: str) -> dict[str, str]:
-        """Never as `?key=`: addresses get into logs."""
+        """The key in a header, never as `?key=`: URLs get into logs."""
         return {"x-goog-api-key": key}
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
@@ -60,8 +60,8 @@ class Google(Provider, frozen=True, kw_only=True):
         return names_of(request, self.parameters).restoring(GoogleStreamDecoder(request.n, request))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's
-        own.
+        """The signatures of thoughts, each with the call that it belongs to; the first also carries the vendor's other
+        own data.
         """
         state: dict[str, JsonObject] = {}
         notes = kept_notes(message)
@@ -82,8 +82,8 @@ class Google(Provider, frozen=True, kw_only=True):
         return parse_embeddings(response)
 
     def _path(self, model: str, method: str) -> str:
-        """The id is one segment, whatever it holds; none goes upwards, for servers in between may decode it."""
+        """The path, with the id as one segment, which must not lead upwards, because proxies may decode it."""
         if ".." in model:
-            raise BadRequest("The model's id is not one of this provider's.", param="model")
+            raise BadRequest("The model's id is not valid for this provider.", param="model")
         version = self.version_path("/v1beta", "/v1", "/v1alpha")
         return f"{version}/models/{quote(model.removeprefix('models/'), safe='')}:{method}"

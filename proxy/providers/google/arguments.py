@@ -1,4 +1,4 @@
-"""Translates: the arguments of a call, sent in pieces with a path each, into one object.
+"""Translates: the arguments of a call, sent in pieces that each have a path, into one object.
 
 Servers send them so only if the request set `streamFunctionCallArguments`.
 """
@@ -87,7 +87,7 @@ def _get(target: Any, step: str | int) -> Any:
 
 
 def _put(target: Any, step: str | int, value: Any) -> None:
-    """Lists grow by one element at a time: a distant index would only cost memory."""
+    """Sets one element. Lists grow by one element at a time: a distant index would only cost memory."""
     if isinstance(target, list) and isinstance(step, int) and step <= len(target):
         target[step : step + 1] = [value]
     elif isinstance(target, dict) and isinstance(step, str):
@@ -97,5 +97,5 @@ def _put(target: Any, step: str | int, value: Any) -> None:
 
 
 def _misplaced() -> UpstreamError:
-    message = "The provider sent a piece of a tool call's arguments without a place for it."
+    message = "The provider sent a piece of a tool call's arguments with an impossible path."
     return UpstreamError(message, retryable=True, upstream_status=200)

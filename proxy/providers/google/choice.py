@@ -21,21 +21,21 @@ _FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
 _FILTERED = (
     *("SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION"),
     *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE", "MODEL_ARMOR"),
-    "PUP_LIMITED_DISABLED",  # the account broke the policy of use
+    "PUP_LIMITED_DISABLED",  # the account violated the usage policy
 )
 _AGAIN = ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL")
-_FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # nothing was said, and it is nobody's answer
+_FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # no answer was given
 
 
 class ChoiceDecoder:
-    """One choice in progress. `answer_id`: the vendor's id of the answer, used to make ids of calls."""
+    """One choice in progress. `answer_id`: the vendor's id of the answer, from which ids of calls are built."""
 
     def __init__(self, index: int, answer_id: str, ids: CallIds) -> None:
         self._index = index
         self._ids = ids
         self._answer_id = answer_id
         self._calls = 0
-        self._open: Arguments | None = None  # of the last call, while it comes in pieces
+        self._open: Arguments | None = None  # of the last call, while it arrives in pieces
         self._text: list[str] = []
         self._characters = 0  # of those texts
         self._media: list[_Medium] = []
@@ -49,7 +49,7 @@ class ChoiceDecoder:
 
     def add(self, candidate: Candidate, is_cut: bool) -> list[dict[str, Any]]:
         """The entries that a candidate adds to a chunk's `choices`. `is_cut`: the limit was reached, as far as known.
-        Raises UpstreamError if the model said nothing of use.
+        Raises UpstreamError if the model gave no usable answer.
         """
         deltas = [delta for part in (candidate.content and candidate.content.parts) or [] for delta in self._part(part)]
         entries = [self._entry(delta) for delta in deltas]
@@ -102,7 +102,7 @@ class ChoiceDecoder:
         """A complete call, or the next piece of one. Only the first piece has a name."""
         if not call.name and self._open is None:
             if self._calls and not call.args and not call.partial_args:
-                return []  # the end mark of a call that had ended
+                return []  # the end mark of a call that has ended
             raise UpstreamError(
                 "The provider's answer has a tool call without a function name.", retryable=True, upstream_status=200
             )
@@ -130,7 +130,7 @@ class ChoiceDecoder:
         return opening
 
     def _id(self, call: FunctionCall, signature: str | None) -> str:
-        """The call's id. Models before Gemini 3 send none; it is made of values that are the same for whole and
+        """The call's id. Models before Gemini 3 send none; it is built from values that are the same for whole and
         streamed answers.
         """
         given = call.id
@@ -155,7 +155,7 @@ class ChoiceDecoder:
             "citationMetadata": candidate.citation_metadata,
             "urlContextMetadata": candidate.url_context_metadata,
             "safetyRatings": candidate.safety_ratings,
-            "continuationToken": candidate.continuation_token,  # goes back as the field of that name
+            "continuationToken": candidate.continuation_token,  # clients send it back as the field of that name
         }
         self._extras |= {name: value for name, value in kept.items() if value}
         if candidate.grounding_metadata:
@@ -163,13 +163,13 @@ class ChoiceDecoder:
             self._can_cite = not self._cited
 
     def end(self, is_cut: bool) -> list[dict[str, Any]]:
-        """The end of a complete choice without a word for it."""
+        """The end of a complete choice without a finish reason."""
         reason, native = derived_finish("tool_calls" if self._calls else None, is_cut)
         self.finished = True
         return [*self._rest(), {**self._entry({}), "finish_reason": reason, **native, **self._extras}]
 
     def _rest(self) -> list[dict[str, Any]]:
-        """The entries of what waited for the end."""
+        """The entries that were held back until the end."""
         entries = [self._entry(delta) for delta in self._close_call()]
         return [*entries, self._entry(delta)] if (delta := self._beside()) else entries
 
@@ -184,7 +184,7 @@ class ChoiceDecoder:
             reason, native = derived_finish(called, is_cut, word)
         else:
             if self._calls and reason == "stop":
-                reason = "tool_calls"  # the vendor says STOP, often in a later event than the call's
+                reason = "tool_calls"  # the vendor sends STOP, often in a later event than the call's
             native = native_finish(word) if word.lower() != reason else {}
         last = {**self._entry({}), "finish_reason": reason, **native, **self._extras}
         if message and word != "STOP":
@@ -220,7 +220,7 @@ class _Medium(NamedTuple):
 
 
 def _media(media: list[_Medium], answer_id: str) -> dict[str, Any]:
-    """`images` as data URLs, `audio` in OpenAI's shape (one sound, its pieces joined), other media unchanged."""
+    """`images` as data URLs, `audio` in OpenAI's shape (one recording, its pieces joined), other media unchanged."""
     images = [each for each in media if each.blob.mime_type.startswith("image/")]
     sounds = [each.blob for each in media if each.blob.mime_type.startswith("audio/")]
     others = [each.blob for each in media if not each.blob.mime_type.startswith(("image/", "audio/"))]
@@ -248,7 +248,7 @@ def _decoded(data: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise UpstreamError("The provider's answer has sound that is not base64.", upstream_status=200) from None
+        raise UpstreamError("The provider's answer has audio that is not base64.", upstream_status=200) from None
 
 
 def _logprobs(result: Logprobs) -> dict[str, Any]:

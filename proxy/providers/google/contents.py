@@ -20,11 +20,11 @@ from proxy.providers.google.own_parts import interleaved, notes_in
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 
-# The vendor's own word for calls whose signature is lost or was never there: base64 of
+# The vendor's own value for calls whose signature was lost or never existed: base64 of
 # `skip_thought_signature_validator`.
 UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-DIALECT = "google"  # the `type`, which kept reasoning is marked with
-_BLANK = {"text": " "}  # a content must not be empty, nor hold media alone
+DIALECT = "google"  # the `type`, with which stored reasoning is marked
+_BLANK = {"text": " "}  # a content must not be empty, nor hold only media
 _LOST = ("audio", "function_call")
 
 
@@ -94,7 +94,7 @@ class Conversation:
             place = run
 
     def _say(self, role: str, said: list[dict[str, Any]]) -> None:
-        """Merges consecutive contents of one role, except tool results, which stand alone."""
+        """Merges consecutive contents of one role, except tool results, which stay separate."""
         last = self.contents[-1] if self.contents else None
         if last is not None and last["role"] == role and "functionResponse" not in last["parts"][-1]:
             last["parts"] += said
@@ -165,7 +165,7 @@ class Conversation:
         return spoken
 
     def _pictures(self, turn: _Turn) -> list[dict[str, Any]]:
-        """Images that the model generated, as our answers hold them: the next turn may refer to them."""
+        """Images that the model generated, in the form of our answers: the next turn may refer to them."""
         images = turn.raw.get("images")
         found: list[dict[str, Any]] = []
         for place, image in enumerate(images) if isinstance(images, list) else ():
@@ -220,7 +220,7 @@ class Conversation:
         self._orphans(list(waiting.values()))
 
     def _media(self, turn: _Turn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Images and files of a tool result: those that it may hold, and those that must follow the results."""
+        """Images and files of a tool result: those that may stay in it, and those that must follow the results."""
         held: list[dict[str, Any]] = []
         beside: list[dict[str, Any]] = []
         for part in self._parts(turn):
@@ -231,7 +231,7 @@ class Conversation:
         return held, beside
 
     def _response(self, turn: _Turn) -> dict[str, Any]:
-        """The vendor wants an object: the result itself, or one around its text."""
+        """The result as the object that the vendor requires: the result itself, or one around its text."""
         text = "\n".join(part.text for part in self._parts(turn) if part.kind in ("text", "refusal"))
         value = json_or_none(text) if text.lstrip().startswith("{") else None
         return value if isinstance(value, dict) else {"output": text}

@@ -32,7 +32,7 @@ _body = msgspec.json.Decoder(_Body)
 
 
 def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built:
-    """`task_type` and `title` pass on. Raises BadRequest for lists of tokens."""
+    """The request. `task_type` and `title` pass through. Raises BadRequest for lists of tokens."""
     texts_only(request, model)
     fields = Fields(request.fields)
     fields.take("model", "input", "encoding_format", "dimensions")
@@ -49,7 +49,7 @@ def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built
 
 
 def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
-    """Raises UpstreamError when the answer holds no vectors. Most answers have no usage."""
+    """The vectors. Raises UpstreamError if there are none. Most answers have no usage."""
     try:
         body = decoded(response.body, _body)
     except (msgspec.DecodeError, RecursionError, UnicodeError):

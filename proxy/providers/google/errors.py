@@ -1,7 +1,7 @@
 """Translates: Google's errors into UpstreamError with OpenAI's status and code.
 
-Its body is `{"error": {"code", "message", "status", "details"}}`, in a list where a stream was asked for without
-framing. A key that is wrong is a 400, a limit says in its details when to come back; there are no rate-limit headers.
+Its body is `{"error": {"code", "message", "status", "details"}}`, inside a list if a stream was requested without
+framing. A wrong key is a 400, and a limit states in its details when to retry; there are no rate-limit headers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MEANINGS: dict[str, tuple[int, str, bool]] = {
     "UNAVAILABLE": (503, "upstream_unavailable", True),
     "DEADLINE_EXCEEDED": (504, "upstream_timeout", True),
 }
-_WORDS = {  # of HTTP, where the body says none
+_WORDS = {  # by HTTP status, if the body has none
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -61,8 +61,8 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
     if isinstance(body, list) and body:
         body = body[0]
     said = body.get("error") if isinstance(body, dict) else None
-    headers = passed_headers(response, ids)  # the API sends none of them, servers in front of it do
-    if not isinstance(said, dict):  # of a gateway, in its own words
+    headers = passed_headers(response, ids)  # the API sends none of them, but servers in front of it do
+    if not isinstance(said, dict):  # from a gateway, in its own words
         return build(said_in_answer(response), response.status, headers)
     error = error_said(said, response.status)
     error.headers = headers | error.headers
@@ -78,7 +78,7 @@ def error_in(said: object) -> UpstreamError:
 
 
 def error_said(said: object, status: int) -> UpstreamError:
-    """`said`: the value of `error` from the vendor; `status`: of HTTP, or its substitute."""
+    """`said`: the value of `error` from the vendor; `status`: the HTTP status, or its substitute."""
     fields: Mapping[str, Any] = said if isinstance(said, Mapping) else {"message": said}
     text = fields.get("message")
     message = scrub(text if isinstance(text, str) and text else f"The provider answered {status}.")

@@ -29,8 +29,8 @@ def queries(grounding: Mapping[str, Any]) -> int:
 
 
 def _segment(segment: object, text: str, data: bytes) -> tuple[int, int]:
-    """The vendor counts UTF-8 bytes within a part. If the offsets do not match its quotation, the quotation is searched
-    for.
+    """The vendor counts UTF-8 bytes within a part. If the offsets do not match its quotation, the text is searched for
+    the quotation.
     """
     said = segment if isinstance(segment, Mapping) else {}
     start, end = (_offset(said.get(name), len(data)) for name in ("startIndex", "endIndex"))

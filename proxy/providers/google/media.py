@@ -15,7 +15,7 @@ _OWN_FILES = (f"{FILES_HOST}/", "gs://")
 _YOUTUBE = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
 _UNKNOWN = "application/octet-stream"
 _DEFAULTS = {"image": "image/jpeg", "audio": "audio/mp3", "video": "video/mp4", "file": "application/pdf"}
-_NAMES = {  # extensions that are the second half of their type
+_NAMES = {  # file extensions that equal the second half of their type
     "image": ("png", "jpeg", "webp", "heic", "heif", "gif", "bmp"),
     "audio": ("wav", "mp3", "aac", "ogg", "flac", "aiff"),
     "video": ("mp4", "mpeg", "mov", "avi", "webm", "wmv"),
@@ -60,7 +60,7 @@ def media_part(part: Part, traits: Traits, fields: Fields) -> dict[str, Any]:
 
 
 def result_part(sent: dict[str, Any], fields: Fields) -> dict[str, Any] | None:
-    """A part made by `media_part` in the form for function results; None for media types that a result may not hold."""
+    """A part from `media_part` in the form for function results; None for media that a result cannot contain."""
     kept: dict[str, Any] = {name: sent[name] for name in ("inlineData", "fileData") if name in sent}
     if any(held["mimeType"] not in _IN_RESULTS for held in kept.values()):
         return None
@@ -74,13 +74,13 @@ def _uri(part: Part, traits: Traits) -> str:
         if part.file_id.startswith("files/"):
             return f"{FILES_HOST}/v1beta/{part.file_id}"
         if not part.file_id.startswith("https://"):
-            raise refuse(part, traits.model, "the id is no file of Google's Files API (`files/...`)")
+            raise refuse(part, traits.model, "the id is not a file of Google's Files API (`files/...`)")
         return part.file_id
     url = part.url or ""
     if url.startswith("http://"):
-        raise refuse(part, traits.model, "the provider fetches https links only. Send it as a data URL")
+        raise refuse(part, traits.model, "the provider fetches only https links. Send it as a data URL")
     if not traits.fetches_links and not url.startswith(_OWN_FILES) and not _is_youtube(url):
-        raise refuse(part, traits.model, "this model fetches no links. Send it as a data URL")
+        raise refuse(part, traits.model, "this model does not fetch links. Send it as a data URL")
     return url
 
 

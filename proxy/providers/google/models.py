@@ -1,4 +1,4 @@
-"""Translates: a Gemini model id into what that model takes (facts of November 2026)."""
+"""Translates: a Gemini model id into what that model accepts (facts of November 2026)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 _GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?(?=-|$)")
-_NEWEST = (3, 0)  # aliases and ids of one's own are taken for models of today
+_NEWEST = (3, 0)  # aliases and custom ids are treated as current models
 _GEMMA = (2, 0)
 _SAMPLES_ALONE = ("gemini-3.5-flash-lite", "gemini-3.6-flash", "gemini-3.7-flash", "gemini-3.8-flash")
 _NO_MINIMAL = ("gemini-3.7-flash", "gemini-3.8-flash", "gemini-flash-latest")
@@ -20,14 +20,14 @@ _PRO_BUDGETS = _BUDGETS | {"none": 128, "minimal": 128, "max": 32_768}
 
 
 class Traits(Struct, frozen=True):
-    """What one model takes. `generation`: its number, (2, 5) for 2.5."""
+    """What one model accepts. `generation`: its number, (2, 5) for 2.5."""
 
     model: str
     generation: tuple[int, int]
 
     @property
     def is_three(self) -> bool:
-        """Ids on function calls, thought signatures that must come back, levels of thinking."""
+        """Has ids on function calls, thought signatures that must come back, and levels of thinking."""
         return self.generation >= (3, 0)
 
     @property
@@ -36,17 +36,17 @@ class Traits(Struct, frozen=True):
 
     @property
     def validates_tools(self) -> bool:
-        """Has the mode in which calls must fit their schema though text may be answered too."""
+        """Has the mode in which calls must fit their schema but a text answer is also allowed."""
         return self.generation >= (2, 5)
 
     @property
     def joins_tools(self) -> bool:
-        """Takes function tools together with JSON answers or with search. Others answer 400."""
+        """Accepts function tools together with JSON answers or with search. Others answer 400."""
         return self.is_three
 
     @property
     def takes_penalties(self) -> bool:
-        """Others answer 400: "Penalty is not enabled for this model"."""
+        """Accepts penalties. Others answer 400: "Penalty is not enabled for this model"."""
         return not self.is_three and "preview" not in self.model
 
     @property
@@ -54,7 +54,7 @@ class Traits(Struct, frozen=True):
         return not self.model.startswith(_SAMPLES_ALONE)
 
     def thinking(self, effort: str) -> tuple[dict[str, Any] | None, bool]:
-        """`thinkingConfig` for one of LEVELS (None: the model has no such switch), and whether it means just that."""
+        """`thinkingConfig` for one of LEVELS (None: the model has no such switch), and whether it matches exactly."""
         if any(word in self.model for word in _NOT_THINKING) or self.generation < (2, 5):
             return None, effort == "none"
         shown = effort != "none"
@@ -84,5 +84,5 @@ def traits_of(model: str) -> Traits:
 
 
 def searches_billed(queries: int, model: str | None) -> int:
-    """Models since Gemini 3 bill each query, those before it each prompt that was searched for."""
+    """The billed searches: models since Gemini 3 bill each query, earlier ones each prompt with a search."""
     return queries if traits_of(model or "").is_three else min(queries, 1)

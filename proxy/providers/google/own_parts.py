@@ -1,8 +1,8 @@
 """Translates: parts without an equivalent at OpenAI (the vendor's searches, executed code) into notes beside a message,
-and back into their places among its texts and calls.
+and back to their positions among its texts and calls.
 
 A note is `{"after_characters", "after_calls", "part"}`: the length of the content and the number of calls before it.
-The signature of a part carries the result of a search; without it the next turn has lost it.
+The signature of a part carries the result of a search, which the next turn would lose without it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from proxy.schema.json import encode
 
 CODE = ("executableCode", "codeExecutionResult")
 SEARCHES = ("toolCall", "toolResponse")
-MOST_BYTES = 384 * 1024  # of the notes that are kept for a client that drops them
+MOST_BYTES = 384 * 1024  # of the notes that are stored for clients that drop them
 
 
 def note(part: dict[str, Any], signature: str | None, characters: int, calls: int) -> dict[str, Any]:
-    """`part`: the vendor's, under its own name."""
+    """One note. `part`: the vendor's, under its own name."""
     signed = {**part, "thoughtSignature": signature} if signature else part
     return {"after_characters": characters, "after_calls": calls, "part": signed}
 
 
 def notes_in(message: Mapping[str, Any]) -> list[Any]:
-    """What a message carries in `extra_content.google.parts`, as it came."""
+    """The unchecked value of `extra_content.google.parts` in a message."""
     return listed(mapping(mapping(message.get("extra_content")).get("google")).get("parts"))
 
 
@@ -45,7 +45,7 @@ def names_taken(tools: Mapping[str, Any]) -> frozenset[str]:
 def interleaved(
     texts: list[dict[str, Any]], calls: list[dict[str, Any]], notes: list[Any], names: Collection[str]
 ) -> list[dict[str, Any]]:
-    """One turn: texts and calls, with the noted parts of `names` in their places."""
+    """One turn: texts and calls, with the noted parts of `names` at their positions."""
     own = [found for each in notes if (found := _read(each, names)) is not None]
     if not own:
         return [*texts, *calls]
@@ -79,5 +79,5 @@ def _read(given: object, names: Collection[str]) -> tuple[int, int, dict[str, An
 
 
 def _place(value: object) -> int:
-    """A place in the answer that a client sent back; 0 for what cannot be one."""
+    """A position that a client sent back; 0 for an impossible one."""
     return value if type(value) is int and value >= 0 else 0

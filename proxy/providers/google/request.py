@@ -68,7 +68,7 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
     if tier := fields.tier(_TIERS, "serviceTier"):
         body["serviceTier"] = tier
     if request.fields.get("store") is False:
-        fields.take("store")  # it keeps nothing
+        fields.take("store")  # the vendor stores nothing
     http = post_json(path, body, request)
     return Built(http, fields.rest(), fields.adapted, stops, unchecked_json=asked.instruction is not None)
 
@@ -90,7 +90,7 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _generation(request: ChatRequest, traits: Traits, fields: Fields) -> tuple[dict[str, Any], list[str]]:
-    """`generationConfig` except JSON, and the stop sequences beyond the maximum of the vendor."""
+    """`generationConfig` except JSON, and the stop sequences beyond the vendor's maximum."""
     config: dict[str, Any] = {}
     limit = fields.limit(request)
     if limit is not None:
@@ -200,7 +200,7 @@ def _instruction(schema: object) -> str:
 def _native(request: ChatRequest, fields: Fields) -> dict[str, Any]:
     """Options by the vendor's own names, at the top level or in a `generationConfig`.
 
-    Output limits are excluded where the request has its own: the price bound follows from that.
+    Output limits are excluded if the request has its own, from which the price bound follows.
     """
     bound = {"candidateCount"} if request.max_tokens is None else {"candidateCount", "maxOutputTokens"}
     config: dict[str, Any] = {}

@@ -27,8 +27,8 @@ _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 
 
 class GoogleStreamDecoder(EventDecoder):
-    """Decodes one answer. There are no event names, and no end marker but that of servers in between: it ends after the
-    finish of a candidate.
+    """Decodes one answer. There are no event names, and no end marker except from proxies: it ends after the finish of
+    a candidate.
     """
 
     def __init__(self, expected: int = 1, request: ChatRequest | None = None) -> None:
@@ -52,7 +52,7 @@ class GoogleStreamDecoder(EventDecoder):
         return [self.add(read(data))]
 
     def add(self, answer: Answer) -> ChatChunk:
-        """Raises UpstreamError for an error in the answer's place."""
+        """The chunk of an event. Raises UpstreamError for an error in its place."""
         if answer.error and says_something(answer.error):
             raise error_in(answer.error)
         entries: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ class GoogleStreamDecoder(EventDecoder):
         return self._chunk(answer, entries)
 
     def at_end_marker(self) -> list[ChatChunk]:
-        """The finish of each choice that has none, though the answer is complete."""
+        """The finish of each choice that has none although the answer is complete."""
         unfinished = [each for each in self._choices.values() if each.has_content and not each.finished]
         entries = [entry for each in unfinished for entry in each.end(self._is_cut)]
         return [cast(ChatChunk, {"choices": entries})] if entries else []
@@ -82,7 +82,7 @@ class GoogleStreamDecoder(EventDecoder):
         return []
 
     def _refused(self, feedback: PromptFeedback) -> list[dict[str, Any]]:
-        """The prompt was blocked: no candidate will come."""
+        """The choices of an answer to a blocked prompt: no candidate will come."""
         if not feedback.block_reason:
             return []
         self._blocked = True
@@ -114,7 +114,7 @@ class GoogleStreamDecoder(EventDecoder):
 
 
 def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-    """A whole answer. Raises UpstreamError when it is an error, has no candidate, or one without content or finish."""
+    """A whole answer. Raises UpstreamError if it is an error, has no candidate, or one without content or finish."""
     decoder, fold = GoogleStreamDecoder(request=request), Fold()
     answer = read(response.body)
     for chunk in [decoder.add(answer), *decoder.at_end_marker()]:

@@ -17,8 +17,8 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
 _RULE = NameRule(64, "a-zA-Z0-9_.:-", first="a-zA-Z_")
-# What `parametersJsonSchema` and `responseJsonSchema` are documented to take. Answers may have references, without
-# anything beside them and without recursion; models refuse them in parameters.
+# The documented schema subset of `parametersJsonSchema` and `responseJsonSchema`. Answers may have references without
+# siblings or recursion; models refuse them in parameters.
 JSON_SCHEMA = Subset(
     keywords=frozenset({"format", "title", "items", "prefixItems", "minItems", "maxItems", "minimum", "maximum"})
     | {"anyOf", "properties", "additionalProperties", "required", "propertyOrdering"},
@@ -91,7 +91,7 @@ def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dic
             native[_NATIVE[own]] = tool[own]
         else:
             known = ", ".join(dict.fromkeys(_NATIVE.values()))
-            message = f"{traits.model} takes function tools and the provider's own ({known})."
+            message = f"{traits.model} accepts function tools and the provider's own ({known})."
             raise BadRequest(message, param=f"tools.{place}.type", code="unsupported_parameter")
     only_once([function["name"] for function in functions], "Google")
     return functions, native, strict
@@ -117,7 +117,7 @@ def _says_nothing(schema: dict[str, Any]) -> bool:
 
 
 def _choice(choice: Any, strict: bool) -> dict[str, Any]:
-    """Names are allowed only with forced or validated calls."""
+    """The tool config. Names are allowed only with forced or validated calls."""
     mode, names = _wanted(choice)
     if mode == "AUTO" and (names or strict):
         mode = "VALIDATED"
@@ -137,6 +137,6 @@ def _wanted(choice: Any) -> tuple[str, list[str]]:
     if isinstance(choice, dict) and choice.get("type") == "function":
         return "ANY", [chosen_name(choice)]
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        allowed, is_forced = allowed_tools({"allowed_tools": choice, **choice})  # or flat, as the Responses API has it
+        allowed, is_forced = allowed_tools({"allowed_tools": choice, **choice})  # or flat, as in the Responses API
         return "ANY" if is_forced else "AUTO", [chosen_name(tool) for tool in allowed]
     raise BadRequest("tool_choice: expected none, auto, required, a function, or allowed_tools.", param="tool_choice")

@@ -1,4 +1,4 @@
-"""Translates: `usageMetadata` into the report of what is shown and what is billed."""
+"""Translates: `usageMetadata` into the report of shown and billed usage."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens
 
 
 def usage_of(metadata: object, searches: int) -> UsageReport | None:
-    """None where nothing was counted, nor tried to be; counts of zero are left out. `searches`: the billed ones of the
-    answer so far.
+    """None if the object counts nothing and does not try to; counts of zero are left out. `searches`: the billed ones
+    of the answer so far.
 
-    The prompt includes cache reads; cache writes are free. What tools fed to the model was read too.
+    The prompt includes cache reads; cache writes are free. Input from tools counts as read, too.
     """
     meta = mapping(metadata)
     asked, total = count(meta.get("promptTokenCount")), count(meta.get("totalTokenCount"))
@@ -60,8 +60,8 @@ def usage_of(metadata: object, searches: int) -> UsageReport | None:
 
 
 def _output(candidates: int, thoughts: int, prompt: int, total: int) -> int:
-    """Candidates plus thoughts, unless the total shows that candidates include the thoughts. Anything else in the total
-    was generated too.
+    """Candidates plus thoughts, unless the total shows that candidates include the thoughts. The rest of the total
+    was also generated.
     """
     if thoughts <= candidates and total == prompt + candidates:
         return candidates

@@ -14,7 +14,7 @@ from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 
 class PartialArg(Struct, rename="camel"):
-    """A piece of a call's arguments, `json_path` says where it belongs."""
+    """A piece of a call's arguments; `json_path` is its position."""
 
     json_path: str = "$"
     string_value: str | None = None
@@ -100,7 +100,7 @@ _answer: msgspec.json.Decoder[Answer | list[Answer]] = msgspec.json.Decoder(Answ
 
 
 def read(data: bytes) -> Answer:
-    """Raises UpstreamTruncated for an incomplete answer, UpstreamError for an invalid one.
+    """The answer. Raises UpstreamTruncated for an incomplete one, UpstreamError for an invalid one.
 
     Errors of streams without framing arrive as a list with one error, which is returned.
     """
@@ -119,4 +119,4 @@ def read(data: bytes) -> Answer:
 
 
 def _no_answer() -> UpstreamError:
-    return UpstreamError("The provider's answer is not what its API promises.", retryable=True, upstream_status=200)
+    return UpstreamError("The provider's answer does not follow its API.", retryable=True, upstream_status=200)

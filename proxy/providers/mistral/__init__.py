@@ -1,4 +1,4 @@
-"""Translates: Mistral's dialect, which refuses every field it does not know (facts checked in November 2026)."""
+"""Translates: Mistral's dialect, which refuses unknown fields (facts checked in November 2026)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MESSAGES = {
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
-_CHUNKS = {  # what it has where OpenAI has something else: by type, the field that holds it, and others
+_CHUNKS = {  # its own content chunks: type -> the field with the content, and other fields
     "document_url": (("document_url", "document_name"),),
     "input_audio": (("input_audio",),),
     "file": (("file_id",),),
@@ -44,9 +44,9 @@ _CHUNKS = {  # what it has where OpenAI has something else: by type, the field t
 _NOTHING = {"type": "text", "text": ""}
 _DETAILS = ("auto", "low", "high")
 _MAX_TEMPERATURE = 1.5
-_FILLER = "OK"  # stands between a tool's result and the next words of the user, where some models want an answer
-_SWITCHED = re.compile(r"mistral-(medium|small)|mistral-large-4|deepseek-")  # think or do not
-_LEVELLED = re.compile(r"(zai-)?glm-")  # think, at one of the levels that their refusal of another names
+_FILLER = "OK"  # sent between a tool result and the next user message, where some models require an answer
+_SWITCHED = re.compile(r"mistral-(medium|small)|mistral-large-4|deepseek-")  # thinking on or off
+_LEVELLED = re.compile(r"(zai-)?glm-")  # think at one of the levels that their refusal of another one lists
 _LEVELS = ("low", "high", "max")
 _ALWAYS_THINKS = re.compile(r"magistral-")
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
@@ -112,7 +112,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         _order(draft)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        """A continued message starts with its beginning, which OpenAI's clients already have: it is removed."""
+        """The answer. A continued message repeats its beginning, which OpenAI's clients already have: it is removed."""
         answer = super().parse_response(response, request)
         begun = text_to_continue(request) if request is not None else ""
         for choice in answer["choices"] if begun else []:
@@ -141,7 +141,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
 
 
 def _name_values(draft: Draft) -> None:
-    """Values with other names or ranges."""
+    """Converts values with other names or ranges."""
     body = draft.body
     if body.get("tool_choice") == "required":
         body["tool_choice"] = "any"
@@ -157,7 +157,7 @@ def _name_values(draft: Draft) -> None:
 
 
 def _level_effort(draft: Draft) -> None:
-    """Its own models think or do not; Magistral always does, and the others cannot."""
+    """Sets the thinking mode. Some of its own models can switch it, Magistral always thinks, and the others cannot."""
     effort = draft.body.get("reasoning_effort")
     if effort is None:
         return
@@ -185,7 +185,7 @@ def _thinks(draft: Draft) -> bool:
 
 
 def _think_back(draft: Draft) -> None:
-    """Models that think read their earlier thoughts as chunks of the content, except in a message to continue."""
+    """Returns earlier thoughts as chunks of the content to models that think, except in a message to continue."""
     last = len(draft.messages) - 1
     for index, message in enumerate(draft.messages):
         thought, content, calls = (message.get(name) for name in ("reasoning_content", "content", "tool_calls"))
@@ -248,7 +248,7 @@ def _chunk(draft: Draft, part: Part) -> dict[str, Any]:
 
 
 def _shorten_ids(draft: Draft) -> None:
-    """Ids of tool calls are nine letters or digits; the mapping is the same throughout a request."""
+    """Shortens ids of tool calls to nine letters or digits; the mapping is the same throughout a request."""
     names: dict[str, str] = {}
     for message in draft.messages:
         for given in [message.get("tool_call_id"), *(call.get("id") for call in message.get("tool_calls") or [])]:
@@ -286,8 +286,8 @@ def _short(given: str, names: dict[str, str], taken: set[str]) -> str:
 
 
 def _order(draft: Draft) -> None:
-    """An assistant message must not be empty, a user message must not follow a tool message, and the last message must
-    not be from the assistant unless it is to be continued.
+    """Puts the messages into the order that the vendor requires. An assistant message must not be empty, a user message
+    must not follow a tool message, and the last message must not be from the assistant unless it is to be continued.
     """
     ordered: list[dict[str, Any]] = []
     for message in draft.messages:
@@ -298,7 +298,7 @@ def _order(draft: Draft) -> None:
             draft.adapt("messages")
         ordered.append(message)
     if not ordered:
-        raise BadRequest(f"{draft.model} needs a message that says something.", param="messages")
+        raise BadRequest(f"{draft.model} needs a message with content.", param="messages")
     if ordered[-1]["role"] == "assistant" and not ordered[-1].get("tool_calls") and "prefix" not in ordered[-1]:
         ordered[-1] = {**ordered[-1], "prefix": True}
         draft.adapt("messages")

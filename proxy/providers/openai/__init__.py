@@ -1,6 +1,6 @@
 """Translates: OpenAI's own dialects, with the rules of its models (facts checked in November 2026).
 
-It has two: the chat API, and the Responses API for what the chat API refuses.
+It has two: the chat API, and the Responses API for requests that the chat API refuses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EMBEDS = re.compile(r"(?:openai/)?text-embedding-(?:3-(?:small|large)|ada-002)"
 _OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
 
 
-@lru_cache(64)  # asked several times a request
+@lru_cache(64)  # needed several times per request
 def _is_openais(base_url: str) -> bool:
     return _OWN.match(base_url) is not None
 
@@ -44,9 +44,9 @@ def _is_openais(base_url: str) -> bool:
 class OpenAI(Compatible, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`.
 
-    `api`: `chat`, `responses`, or `by_model`, which takes the Responses API for what OpenAI's chat API refuses. Without
-    it, that is what OpenAI itself gets; servers at another address get the chat API. `completions`: the server takes
-    bodies of `/v1/completions` as they are.
+    `api`: `chat`, `responses`, or `by_model`, which uses the Responses API for requests that OpenAI's chat API refuses.
+    The default is `by_model` for OpenAI itself and `chat` for servers at another address. `completions`: the server
+    accepts bodies of `/v1/completions` unchanged.
     """
 
     organization_env: Variable | None = None
@@ -68,7 +68,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     @property
     def takes_no_limit(self) -> str | None:
-        """A server at another address may be one of llama.cpp."""
+        """-1 is sent to a server at another address, which may be llama.cpp's."""
         return None if self._is_own else "sent"
 
     @property
@@ -84,7 +84,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return self._is_own if self.api is None else self.api != "chat"
 
     def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
-        """The Responses API answers once."""
+        """One for the Responses API, which gives a single answer."""
         if self._has_responses and isinstance(request, ChatRequest) and self._draft(request, model)[2]:
             return 1
         return self.max_choices(model)
@@ -100,7 +100,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return self.root
 
     def takes_native(self, native: NativeBody) -> bool:
-        """Bodies of the Responses API go to it as they are, where the server has it."""
+        """True for bodies of the Responses API, if the server has that API."""
         if native.dialect == "openai-responses":
             return self._has_responses
         return super().takes_native(native)
@@ -119,7 +119,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
     def _draft(self, request: ChatRequest, model: str) -> tuple[Draft, ModelRules | None, bool]:
-        """The draft after the rules of the model, and whether the Responses API is to take it."""
+        """The draft after the rules of the model, and whether it goes to the Responses API."""
         draft, rules = Draft(request, model, self.parameters), rules_of(model)
         is_chat = not self._has_responses
         if not is_chat:
@@ -134,7 +134,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     def _shape_chat(self, draft: Draft, rules: ModelRules | None) -> None:
         """OpenAI refuses unknown fields, and some models refuse parameters that others accept. Servers at another
-        address get the client's fields unchanged, in words that all of them take.
+        address get the client's fields unchanged, in terms that all of them accept.
         """
         draft.move_media()
         is_own = self._is_own
@@ -161,7 +161,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        """A server in front of OpenAI may refuse what OpenAI's chat API refuses: the error names the key that helps."""
+        """The error. If a server in front of OpenAI refuses what OpenAI's chat API refuses, it names the key to set."""
         error = super().parse_error(response)
         if not self._has_responses and error.status in {400, 404} and "v1/responses" in error.message:
             error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
@@ -176,7 +176,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED, request))))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Token ids are those of OpenAI's tokenizers: to other models they mean other words."""
+        """The request. Token ids are those of OpenAI's tokenizers: to other models they mean other words."""
         if not self._is_own and _EMBEDS.fullmatch(model) is None:
             texts_only(request, model)
         return super().build_embeddings(request, model)

@@ -1,8 +1,8 @@
-"""Translates: what a server at another address than OpenAI's gets and says, whose own words are unknown.
+"""Translates: requests to and answers of servers at another address than OpenAI's, whose dialect is unknown.
 
-It gets the client's fields unchanged, as far as servers agree on them. The thoughts of earlier answers go back under
-the name that they came with, which an answer tells in `reasoning_field`, or not at all: some servers need them before
-tool calls, and some refuse the name that others read.
+Such a server gets the client's fields unchanged, as far as servers agree on them. The thoughts of earlier answers go
+back under their original name, which our answers note in `reasoning_field`, or not at all: some servers need them
+before tool calls, and some refuse the name that others read.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk, ChatResponse
 
-# Servers that are known to take the role `developer`.
+# Servers known to accept the role `developer`.
 _TAKE_DEVELOPER = re.compile(
     r"https://(?:[\w.-]+\.)?(?:openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com|openrouter\.ai|"
     r"api\.x\.ai)(?:[:/]|$)"
 )
 _READ_BACK = ("reasoning", "reasoning_content", "reasoning_details", "thinking_blocks", "extra_content")
-_OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # of our answers: no server reads them
+_OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # fields of our answers that no server reads
 _PLAIN, _PLAIN_ROLES = frozenset(("role", "content")), ("user", "assistant", "system")
-_THEIRS = "reasoning"  # the name that is not ours
+_THEIRS = "reasoning"  # the servers' other name for thoughts
 _THEIRS_IN_JSON = b'"reasoning"'
-_UNREAD = _OURS | {"reasoning_content", REASONING_FIELD}  # an answer in the history without these is sent as it is
+_UNREAD = _OURS | {"reasoning_content", REASONING_FIELD}  # an earlier answer without these is sent unchanged
 
 
 def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
@@ -45,7 +45,7 @@ def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
 
 
 def _is_plain(message: dict[str, Any]) -> bool:
-    """True for a message that every server takes as it is: a role that all know, and a content."""
+    """True for a message that every server accepts unchanged: a role that all know, and content."""
     return message.keys() == _PLAIN and message["role"] in _PLAIN_ROLES
 
 
@@ -65,7 +65,7 @@ def _answer(message: dict[str, Any]) -> dict[str, Any]:
 
 
 class ElsewhereStreamDecoder(CompatibleStreamDecoder):
-    """The end of each choice tells the name that its thoughts came with, if it is not ours."""
+    """The end of each choice notes the original name of its thoughts, if it is not ours."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -96,7 +96,7 @@ class ElsewhereStreamDecoder(CompatibleStreamDecoder):
 
 
 def named_by_theirs(data: bytes, body: dict[str, Any]) -> set[int]:
-    """The places of the choices in a whole answer whose thoughts have not our name. `data`: the undecoded body."""
+    """The positions of choices in a whole answer whose thoughts have another name. `data`: the undecoded body."""
     if _THEIRS_IN_JSON not in data:
         return set()
     choices = body.get("choices")

@@ -1,4 +1,4 @@
-"""Values: what OpenAI's models make of an image, at most. Checked in November 2026."""
+"""Values: the maximum tokens of an image in OpenAI's models. Checked in November 2026."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Translates: reasoning items of the Responses API into `reasoning_details` of a message, and back.
 
-The form is OpenRouter's, which clients know and send back. `index` is the place of the item among reasoning, text and
-calls: the API wants each item of reasoning where it was, before what followed from it.
+The form is OpenRouter's, which clients know and send back. `index` is the position of the item among reasoning, text
+and calls: the API requires each item of reasoning at its original position, before what followed from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def details_of(items: list[Item]) -> list[dict[str, Any]]:
 
 
 def _details(item: Item, place: int) -> list[dict[str, Any]]:
-    """Without encrypted content the vendor cannot read an item again."""
+    """The details of one item; none without encrypted content, because the vendor could not read the item again."""
     identity, data = item.get("id"), item.get("encrypted_content")
     if not isinstance(identity, str) or not isinstance(data, str) or not data:
         return []
@@ -42,8 +42,8 @@ def _details(item: Item, place: int) -> list[dict[str, Any]]:
 
 
 def put_back(items: list[Item], details: object) -> list[Item]:
-    """The items of an earlier answer with its reasoning where it was. None of it comes last: it belongs to what follows
-    it.
+    """The items of an earlier answer with its reasoning in its original place. None of it comes last: it belongs to
+    what follows it.
     """
     whole = list(items)
     for index, item in _reasoning(details) if items else ():
@@ -52,7 +52,7 @@ def put_back(items: list[Item], details: object) -> list[Item]:
 
 
 def _reasoning(details: object) -> list[tuple[int, Item]]:
-    """Items and their places, in order. Details of other vendors are skipped."""
+    """Items and their positions, in order. Details of other vendors are skipped."""
     found: dict[str, tuple[int, Item]] = {}
     for detail in objects(details):
         identity, index = detail.get("id"), detail.get("index")

@@ -1,6 +1,6 @@
-"""Translates: a chat request into one of the Responses API, and what is OpenAI's own in the answers.
+"""Translates: a chat request into one of the Responses API, and OpenAI's own parts of the answers.
 
-Nothing is stored at the vendor unless the client says so: reasoning comes back encrypted and is sent again with the
+Nothing is stored at the vendor unless the client asks for it: reasoning comes back encrypted and is sent again with the
 history. `input` is the last field, so that a longer conversation only adds bytes at the end.
 """
 
@@ -27,7 +27,7 @@ from proxy.schema.usage import NOTHING, UsageReport, counted
 
 LEAST_OUTPUT = 16  # a smaller `max_output_tokens` is refused
 _MAX_CALL_ID = 64
-# Codes of answers that failed: what was asked is at fault.
+# Codes of failed answers for which the request is at fault.
 _REFUSED = (
     *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch", "invalid_image"),
     *("invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small"),
@@ -40,7 +40,7 @@ _SAME = (
     *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "moderation", "max_tool_calls"),
     "truncation",
 )
-_OURS = ("model", "stream", "stream_options", "n")  # said in another way
+_OURS = ("model", "stream", "stream_options", "n")  # expressed in another way
 _FUNCTION = ("name", "description", "parameters", "strict")
 _CUSTOM = ("name", "description", "format")
 
@@ -53,7 +53,7 @@ def build(draft: Draft, path: str, *, thinks: bool) -> Built:
     draft.name_limit("max_completion_tokens")
     body: dict[str, Any] = {"model": draft.model, "store": draft.body.pop("store", None) or False}
     body |= {name: value for name in _SAME if (value := draft.body.pop(name, None)) is not None}
-    for name in ("temperature", "top_p"):  # refused beside reasoning, also where it changes nothing
+    for name in ("temperature", "top_p"):  # refused beside reasoning, even if it changes nothing
         if body.get(name) == 1:
             del body[name]
     _limit(draft, body)
@@ -119,7 +119,7 @@ def _include(draft: Draft, body: dict[str, Any], thinks: bool) -> None:
 
 
 def _tools(draft: Draft, body: dict[str, Any]) -> None:
-    """Flat functions, and a search if one is asked for. Tools that are neither function nor custom are OpenAI's own."""
+    """Flat functions, and a search if requested. Tools that are neither function nor custom are OpenAI's own."""
     choice, search = draft.body.pop("tool_choice", None), draft.body.pop("web_search_options", None)
     tools = [_tool(draft, tool, f"tools.{place}") for place, tool in enumerate(draft.tools())]
     draft.body.pop("tools", None)
@@ -136,7 +136,7 @@ def _tools(draft: Draft, body: dict[str, Any]) -> None:
 
 
 def _tool(draft: Draft, tool: dict[str, Any], where: str) -> Item:
-    """Functions are strict here unless it is said that they are not."""
+    """One tool. Functions are strict in this API unless stated otherwise."""
     kind = tool.get("type", "function")
     if kind not in ("function", "custom"):
         return tool
@@ -194,7 +194,7 @@ class _Items(Items):
         return put_back(super().answer(message, place), self._details(message, place))
 
     def _details(self, message: Message, place: int) -> object:
-        """What was kept, else what the client sent back. Another model could not read it."""
+        """The stored reasoning, else what the client sent back. Another model could not read it."""
         for call in message.tool_calls or []:
             kept = self.request.kept.get(str(call.get("id")))
             if kept is not None and "reasoning_details" in kept.state:
@@ -230,7 +230,7 @@ class _Items(Items):
 
 
 def _short(identity: str) -> str:
-    """Ids of other vendors' calls may be longer than the API takes."""
+    """An id within the API's length: ids of other vendors' calls may be longer."""
     if len(identity) <= _MAX_CALL_ID:
         return identity
     return f"call_{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()[:40]}"
@@ -256,5 +256,5 @@ class OpenAIReader(Reader):
 
 
 def _is_search(item: Item) -> bool:
-    """Pages that it opens afterwards are no searches."""
+    """True for a search, but not for pages that it opens afterwards."""
     return item.get("type") == "web_search_call" and mapping(item.get("action")).get("type", "search") == "search"

@@ -1,4 +1,4 @@
-"""Translates: what OpenAI's own models take and refuse, by model id, as data (checked in November 2026).
+"""Translates: a model id into what that model of OpenAI's accepts and refuses, as data (checked in November 2026).
 
 Sources: the `openai` package 3.54 and recorded refusals. Levels of effort: the values that the API lists when it
 refuses one, and pydantic-ai 2.68, verified against the live API.
@@ -18,13 +18,13 @@ from proxy.providers.compatible.request import Draft
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs")
 
 
-_OPTIONS = ("summary", "context", "mode")  # of `reasoning`, beside the effort: in the Responses API only
+_OPTIONS = ("summary", "context", "mode")  # options of `reasoning` besides the effort: only in the Responses API
 
 
 class ModelRules(Struct, frozen=True):
     """`efforts`: supported levels of `reasoning_effort`; (): no such parameter. `default`: the level without the
-    parameter; unless it is `none`, sampling is fixed. `limit`: the only name of the output limit. `stop`: supports
-    `stop`. `instructed_by`: the role it reads instructions from; None: any.
+    parameter; unless it is `none`, sampling is fixed. `limit`: the only supported name of the output limit. `stop`:
+    supports `stop`. `instructed_by`: the role it reads instructions from; None: any.
 
     `responses`: when the chat API refuses the model: `always`, or for `tools` unless the effort is `none`. Efforts in
     `beyond_chat` exist in the Responses API only.
@@ -42,7 +42,7 @@ class ModelRules(Struct, frozen=True):
 _PLAIN = ModelRules(default="none", limit=None, stop=True)
 _LOW_TO_HIGH, _LOW_TO_XHIGH, _LOW_TO_MAX = LEVELS[2:5], LEVELS[2:6], LEVELS[2:]
 
-# The first pattern that matches the whole id counts; ids that none matches are sent what the client said.
+# The first pattern that matches the whole id counts; ids without a match get the client's fields unchanged.
 _RULES: tuple[tuple[re.Pattern[str], ModelRules], ...] = tuple(
     (re.compile(rf"(?:ft:)?(?:{pattern})(?:-\d{{4}}-\d\d-\d\d)?(?::.*)?"), rules)
     for pattern, rules in (
@@ -74,12 +74,12 @@ _RULES: tuple[tuple[re.Pattern[str], ModelRules], ...] = tuple(
 
 @lru_cache(maxsize=1024)  # clients choose the ids
 def rules_of(model: str) -> ModelRules | None:
-    """None for an id that is not OpenAI's."""
+    """The rules of a model; None for an id that is not OpenAI's."""
     return next((rules for pattern, rules in _RULES if pattern.fullmatch(model)), None)
 
 
 def obey(draft: Draft, rules: ModelRules, *, is_chat: bool) -> str:
-    """Changes what the model would refuse; losses are reported. Returns the effort that the model will think at.
+    """Changes fields that the model would refuse; losses are reported. Returns the effort that the model will use.
     `is_chat`: the request can only go to the chat API.
     """
     if rules.limit is not None:
@@ -102,8 +102,8 @@ def obey(draft: Draft, rules: ModelRules, *, is_chat: bool) -> str:
 
 
 def name_effort(draft: Draft) -> None:
-    """`reasoning.effort`, as the Responses API and OpenRouter spell it, as `reasoning_effort`; options that OpenAI does
-    not have are dropped.
+    """Renames `reasoning.effort`, the spelling of the Responses API and OpenRouter, to `reasoning_effort`; options that
+    OpenAI does not have are dropped.
     """
     options = draft.body.pop("reasoning", None)
     if not isinstance(options, dict):
@@ -119,7 +119,7 @@ def name_effort(draft: Draft) -> None:
 
 
 def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool:
-    """True for a request that the chat API refuses and the Responses API takes."""
+    """True for a request that the chat API refuses and the Responses API accepts."""
     if rules is not None and rules.responses is not None:
         thinks_with_tools = rules.responses == "tools" and effort != "none" and bool(draft.tools())
         if rules.responses == "always" or thinks_with_tools or effort in rules.beyond_chat:
@@ -135,7 +135,7 @@ def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool
 
 
 def _effort(draft: Draft, rules: ModelRules, levels: tuple[str, ...]) -> str:
-    """The level the model will think at; a level that is none of `levels` becomes the nearest one."""
+    """The level that the model will use; a level that is not among `levels` becomes the nearest one."""
     effort = draft.body.get("reasoning_effort")
     if effort is None or not isinstance(effort, str):
         return rules.default

@@ -1,6 +1,6 @@
-"""Translates: a chat request into one of those fields that OpenAI's own chat API has: it refuses all others.
+"""Translates: a chat request into one with only the fields of OpenAI's own chat API, which refuses all others.
 
-Checked in November 2026 (the `openai` package 3.54). What is left out is reported; the operator's `parameters` stay.
+Checked in November 2026 (the `openai` package 3.54). Removed fields are reported; the operator's `parameters` stay.
 """
 
 from __future__ import annotations

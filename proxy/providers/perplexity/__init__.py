@@ -1,7 +1,7 @@
 """Translates: Perplexity's Agent API, `POST /v1/responses` (facts checked in November 2026).
 
-Answers in the OpenAI shape of its older chat API, which ended on 2026-09-27, are still read: gateways in front of it
-remain.
+Answers in the OpenAI shape of its older chat API, which ended on 2026-09-27, are still read, because gateways in front
+of it remain.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
     @property
     def root(self) -> str:
-        """Its address has no `/v1`, OpenAI's SDKs are given one with it."""
+        """`/v1`, unless the address has it: Perplexity's own does not, but users of OpenAI's SDKs add it."""
         return self.version_path("/v1")
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
@@ -70,7 +70,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         return names_of(request, self.parameters).restoring(either)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Thought signatures, which Google's models behind this API want back with their calls."""
+        """Thought signatures, which Google's models behind this API require back with their calls."""
         state: dict[str, JsonObject] = {}
         for call in message.get("tool_calls") or []:
             signature: Any = call.get("extra_content")
@@ -79,7 +79,9 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         return state
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """The vectors are whole numbers from -128 to 127 in base64; the API has no other format that we can read."""
+        """The request for vectors of integers from -128 to 127 in base64, the only format of the API that we
+        can read.
+        """
         texts_only(request, model)
         body = {name: value for name, value in request.fields.items() if name in _EMBEDDINGS}
         body |= {"model": model, "encoding_format": "base64_int8"}
@@ -91,7 +93,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
 
 def _int8(text: str) -> list[float]:
-    """Raises ValueError for what is no base64."""
+    """The numbers. Raises ValueError for text that is not base64."""
     numbers = array("b")
     try:
         numbers.frombytes(base64.b64decode(text, validate=True))

@@ -15,7 +15,7 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
 SEARCHING = "perplexity/sonar"
-# The models of the API that ended: the one model that replaced them, and how hard it is to try.
+# Models of the API that ended -> the one model that replaced them, and its effort.
 _SONAR = {
     "sonar": None,
     "sonar-pro": "fast",
@@ -24,7 +24,7 @@ _SONAR = {
     "sonar-deep-research": "high",
 }
 _SAME = ("temperature", "top_p", "store", "prompt_cache_key")
-# Fields of its own, and types of tools, that make sense behind a chat request.
+# Its own fields, and types of tools, that make sense in a chat request.
 _NATIVE = (
     "models",
     "effort",
@@ -40,7 +40,7 @@ _NATIVE_TOOLS = (
 )
 _TIERS = {tier: tier for tier in ("auto", "default", "flex", "priority", "fast")}
 _EFFORTS = LEVELS[:-1]
-_FILTERS = (  # the same names in the older API
+_FILTERS = (  # they have the same names in the older API
     *("search_domain_filter", "search_recency_filter", "search_after_date_filter", "search_before_date_filter"),
     *("last_updated_after_filter", "last_updated_before_filter"),
 )
@@ -111,7 +111,7 @@ def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:
 
 
 class _Items(Items):
-    """The older API's parts for files are read too; Google's models want the signatures of their calls back."""
+    """The older API's parts for files are read too; Google's models require the signatures of their calls back."""
 
     def known_parts(self, content: Any) -> Any:
         """The older API's parts for files, `{"file_url": {"url"}}`, as OpenAI's."""
@@ -173,7 +173,7 @@ def _tool(fields: Fields, tool: dict[str, Any], where: str) -> dict[str, Any]:
         return tool
     function = tool.get("function")
     if tool.get("type", "function") != "function" or not isinstance(function, dict) or "name" not in function:
-        message = f"Perplexity takes functions and tools of its own only: {where} is something else."
+        message = f"Perplexity accepts only functions and its own tools: {where} is something else."
         raise BadRequest(message, param=where, code="unsupported_parameter")
     for name in [*(name for name in tool if name not in ("type", "function")), *function]:
         if name not in _FUNCTION:

@@ -1,4 +1,4 @@
-"""Translates: what Perplexity's answers have beyond OpenAI's: searches, their results, and markers in the text."""
+"""Translates: Perplexity's additions to OpenAI's answers: searches, their results, and markers in the text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from proxy.providers.base.usage import read
 from proxy.providers.compatible.responses.answer import Reader, citation, shown_alone
 from proxy.schema.usage import NOTHING, UsageReport, count, counted
 
-# The texts carry the numbers of the search results they lean on: their ids, or, after `web:`, their places among all.
+# The texts contain numbers of the search results they cite: their ids, or, after `web:`, their positions in the list.
 _MARKER = re.compile(r"\[(web:)?(\d{1,4})\]")
-_SEARCHES = ("search_web", "web_search")  # the first is what it says, the second what it is asked for
+_SEARCHES = ("search_web", "web_search")  # its own name for a search, and the name in requests
 
 
 class PerplexityReader(Reader):
@@ -22,7 +22,7 @@ class PerplexityReader(Reader):
     thought_joint: ClassVar[str] = ""
 
     def finish(self, body: dict[str, Any], has_calls: bool) -> str:
-        """The API does not mark truncated answers: an answer that uses its whole token limit was truncated."""
+        """The finish_reason. The API does not mark truncation: an answer that uses its whole limit was truncated."""
         written, limit = count(mapping(body.get("usage")).get("output_tokens")), body.get("max_output_tokens")
         if not has_calls and isinstance(limit, int) and written >= limit > 0:
             return "length"
@@ -38,7 +38,7 @@ class PerplexityReader(Reader):
         return super().thoughts_in(item)
 
     def call(self, item: dict[str, Any], place: int) -> dict[str, Any]:
-        """The thought signature has the place that Google's OpenAI-compatible API gives it."""
+        """A call, with the thought signature where Google's OpenAI-compatible API has it."""
         call = super().call(item, place)
         if isinstance(item.get("thought_signature"), str):
             call["extra_content"] = {"google": {"thought_signature": item["thought_signature"]}}

@@ -1,4 +1,4 @@
-"""Translates: what Perplexity's streams have beyond OpenAI's events: thoughts and the results of searches."""
+"""Translates: Perplexity's additions to OpenAI's stream events: thoughts and search results."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from proxy.providers.compatible.responses.stream import ResponsesDecoder
 from proxy.providers.perplexity.response import results_of
 from proxy.schema.chat import ChatChunk
 
-# Beside these, `thought` says how a search goes ("Searching the web..."), which whole answers do not.
+# `thought` also reports the progress of a search ("Searching the web..."), which whole answers do not have.
 _THOUGHTS = (".started", ".stopped")
 
 
 class PerplexityStreamDecoder(ResponsesDecoder):
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
-        self._told: object = None  # the latest thought; the end of one may say it again
+        self._told: object = None  # the latest thought, which its end event may repeat
         self._searched: list[dict[str, Any]] = []
 
     def event(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
         if kind == "response.output_item.added":
-            return []  # its own searches begin like calls; a call comes whole
+            return []  # its own searches begin like calls; a call arrives whole
         if not kind.startswith("response.reasoning."):
             return super().event(kind, body)
         self._searched += objects(body.get("results")) if kind.endswith(".search_results") else []

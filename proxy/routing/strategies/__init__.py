@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from proxy.routing.strategies import cost_optimized, quality_optimized, speed_optimized, task_based
 from proxy.routing.strategies.base import Strategy
 
-MEASURED = frozenset({"speed_optimized"})  # they rank by what this worker measured; the others agree on every worker
+MEASURED = frozenset({"speed_optimized"})  # these rank by this worker's measurements; the others agree on every worker
 STRATEGIES: Mapping[str, Strategy] = {
     "task_based": task_based.rank,
     "cost_optimized": cost_optimized.rank,

@@ -1,4 +1,4 @@
-"""Values: the contract of a strategy, and the order that all strategies share."""
+"""Values: the contract of a strategy, and the sort order that all strategies share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def by_key(candidates: Sequence[Candidate], session: str, key: Callable[[Candida
             unknown.append(candidate)
         else:
             known.append((found, place, candidate))
-    known.sort()  # places differ, so candidates are never compared
+    known.sort()  # positions differ, so candidates are never compared
     if session and len({found for found, _, _ in known}) < len(known):
         return [each for _, equals in groupby(known, itemgetter(0)) for each in _shared(equals, session)] + unknown
     return [candidate for _, _, candidate in known] + unknown

@@ -11,7 +11,7 @@ from proxy.routing.strategies.base import Key, by_key
 
 
 def rank(candidates: Sequence[Candidate], facts: Facts, state: State) -> list[Candidate]:
-    """By expected cost; at the same cost the better one. An unknown price comes last."""
+    """By expected cost; if equal, the better one. An unknown price comes last."""
     return by_key(candidates, facts.session, _key)
 
 

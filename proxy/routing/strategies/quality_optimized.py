@@ -11,7 +11,7 @@ from proxy.routing.strategies.base import Key, by_key
 
 
 def rank(candidates: Sequence[Candidate], facts: Facts, state: State) -> list[Candidate]:
-    """By quality; at the same quality the cheaper one. An unknown quality comes last."""
+    """By quality; if equal, the cheaper one. An unknown quality comes last."""
     return by_key(candidates, facts.session, _key)
 
 

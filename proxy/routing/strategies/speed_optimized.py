@@ -1,7 +1,7 @@
 """Translates: candidates -> the one that should finish this answer first, as measured here.
 
-Until a deployment is measured, `speed` in pricing.yaml stands in, and then an ordinary model. So a slow deployment
-yields to one that nobody has tried yet, which is then measured.
+Until a deployment is measured, `speed` in pricing.yaml is used, else the speed of an ordinary model. So a slow
+deployment loses to an untried one, which is then measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEAST_SUCCESS = 0.01
 
 
 def rank(candidates: Sequence[Candidate], facts: Facts, state: State) -> list[Candidate]:
-    """By the time to the end of a usual answer; at the same time the cheaper one."""
+    """By the time to complete a typical answer; if equal, the cheaper one."""
     tokens = expected_output(facts)
 
     def key(candidate: Candidate) -> Key:
@@ -31,7 +31,7 @@ def rank(candidates: Sequence[Candidate], facts: Facts, state: State) -> list[Ca
 
 
 def _expected_ms(candidate: Candidate, tokens: int, state: State) -> float:
-    """First token and generation. Where a share of attempts fails, the time of the others counts for them as well."""
+    """Time to the first token plus generation, divided by the success rate."""
     deployment = candidate.deployment
     health = state.of(deployment.name)
     price = deployment.price

@@ -10,5 +10,5 @@ from proxy.routing.health import State
 
 
 def rank(candidates: Sequence[Candidate], facts: Facts, state: State) -> list[Candidate]:
-    """As they are."""
+    """The candidates as they are."""
     return list(candidates)

@@ -11,7 +11,7 @@ from proxy.server.api.prompt_bodies import CHOICE, DIFF, PAGE, VERSIONS
 
 
 class VersionBody(Struct):
-    """A version: either `template` or `messages`, with `{name}` where a variable stands."""
+    """A version: either `template` or `messages`, with `{name}` for each variable."""
 
     template: str | None = None
     messages: list[dict[str, Any]] | None = None

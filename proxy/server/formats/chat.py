@@ -176,7 +176,7 @@ def _check_choice(view: ChatBody) -> None:
     """Checks that `tool_choice` names one of `tools`. No vendor can call another, and some ignore the choice."""
     name = _tool_name(view.tool_choice)
     if name is not None and name not in map(_tool_name, view.tools or []):
-        raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+        raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
 
 
 def _tool_name(tool: object) -> str | None:

@@ -152,7 +152,7 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # behind a body it is a trailer
+        if self._in_head:  # after a body it is a trailer
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

@@ -1,6 +1,6 @@
 """Performs I/O: the embedded model, one supervised child process that serves a GGUF file by llama.cpp.
 
-`model` owns the child and `process` starts it, `child` is what runs in it, `weights` finds what has to be installed,
+`model` owns the child, `process` starts it, `child` is the code that it runs, `weights` finds the installed files, and
 `broker` lets the workers of a server share the one child of their supervisor.
 """
 

@@ -1,8 +1,8 @@
 """Performs I/O: lets all workers of a server share the one child of their supervisor, over a Unix socket.
 
-One connection asks one question: a line `{"name": "local"}`, answered by a line that holds an endpoint or an error;
-with `"about": "state"` by one that holds the model's state. The endpoint's key passes here, so the socket is for this
-user only and lies in a private directory.
+One connection carries one question: a line `{"name": "local"}`, answered by a line with an endpoint or an error, or,
+with `"about": "state"`, by a line with the model's state. The endpoint's key passes here, so only this user can open
+the socket, and it is in a private directory.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class _State(Struct, frozen=True, tag="state"):
 
 
 class LocalModelBroker:
-    """Runs the models and answers for them, in a thread with an event loop of its own; the caller's thread may block.
+    """Runs the models and answers questions about them, in a thread with its own event loop; the caller's may block.
 
-    `models` by the name of their provider; `path` is where the socket goes, in a directory only this user can enter.
+    `models`: by the name of their provider; `path`: of the socket, in a directory that only this user can enter.
     """
 
     def __init__(self, models: dict[str, LocalModel], path: str) -> None:
@@ -62,7 +62,7 @@ class LocalModelBroker:
     def start(self) -> None:
         """Returns once workers can ask; models with `start: at_start` load from now on. Raises OSError."""
         listening: Future[Callable[[], object]] = Future()
-        # A daemon: where the supervisor ends without stop(), this thread does not keep it, and the pipe ends the child.
+        # A daemon: if the supervisor ends without stop(), this thread does not hold it up, and the pipe ends the child.
         self._thread = threading.Thread(target=self._run, args=(listening,), name="local-model", daemon=True)
         self._thread.start()
         self._stop = listening.result()
@@ -106,7 +106,7 @@ class LocalModelBroker:
             writer.write(msgspec.json.encode(await answering(question.name)) + b"\n")
             await writer.drain()
         except (ConnectionError, msgspec.DecodeError):
-            # The worker has gone, before its question or before the answer.
+            # The worker disconnected, before its question or before the answer.
             return
         finally:
             writer.close()
@@ -152,7 +152,7 @@ class RemoteLocalModel:
         return Endpoint(answer.base_url, Secret(answer.key) if answer.key is not None else None)
 
     async def state(self) -> LocalModelState:
-        """As LocalModel.state; `failing` where the supervisor does not answer at once."""
+        """As LocalModel.state; `failing` if the supervisor does not answer at once."""
         try:
             async with asyncio.timeout(_STATE_TIMEOUT_S):
                 line = await self._ask("state")
@@ -175,7 +175,7 @@ class RemoteLocalModel:
 
 
 def _private_socket(path: str) -> socket.socket:
-    """A bound socket that is not yet listening, so nobody has connected before its mode is 0600."""
+    """A bound socket that is not yet listening, so that no client can connect before its mode is 0600."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(path)

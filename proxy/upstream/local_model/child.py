@@ -2,9 +2,9 @@
 
 It runs as a script, apart from the package, so that it imports nothing but the standard library and the runtime.
 
-- Standard input: one JSON line `{"path", "alias", "context", "slots", "key"}`; then nothing. Its end is the end of the
-  parent, and the end of this process.
-- Standard output: one JSON line, `{"port": 1}` once requests are served or `{"error": "..."}`, the reason in words.
+- Standard input: one JSON line `{"path", "alias", "context", "slots", "key"}`; then nothing. When it ends, the
+  parent has ended, and so does this process.
+- Standard output: one JSON line, `{"port": 1}` once requests are served, or `{"error": "..."}`, the reason in words.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BATCH_TOKENS = 256
 # Each open connection occupies one of llama.cpp's HTTP threads, also while it is idle in the parent's pool.
 HTTP_THREADS = 32
 
-# Threads wait for each other after each layer, so one that the system takes off its core stops all of them. Measured
+# Threads wait for each other after each layer, so one that the system preempts stops all of them. Measured
 # with the default model on two busy cores: one thread writes 40 to 140 tokens/s, two write 1 to 50, polling or not
-# (November 2026). So a small model gets one, and a larger one another for each of so many bytes, within a bound.
+# (November 2026). So a small model gets one, and a larger one gets another for each of so many bytes, up to a bound.
 BYTES_A_THREAD = 400_000_000
 MAX_COMPUTE_THREADS = 8
 
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         server = xllamacpp.Server(parameters(xllamacpp, settings))
     except (RuntimeError, OSError):
-        # llama.cpp says no more than that, whatever the cause.
+        # llama.cpp reports no more than that, whatever the cause.
         fail(report, "llama.cpp cannot load the file: it is broken, of an unknown kind, or too large for the memory")
     send(report, {"port": int(server.listening_address.rpartition(":")[2])})
     while os.read(0, 4096):
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def private_stdout() -> int:
-    """A descriptor for the report alone: what llama.cpp prints on standard output goes nowhere, and so does stderr."""
+    """A descriptor for the report alone: llama.cpp's own standard output and standard error are discarded."""
     report = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -66,7 +66,7 @@ def private_stdout() -> int:
 
 
 def read_line() -> bytes:
-    """The first line of standard input, read without a buffer that would hide its end. Exits where there is none."""
+    """The first line of standard input, read without a buffer that would hide its end. Exits if there is none."""
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 65536)
@@ -129,7 +129,7 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
 
 
 def compute_threads(size: int) -> int:
-    """The threads for a file of `size` bytes. One core is left to others where there are several."""
+    """The threads for a file of `size` bytes. If there are several cores, one is left to others."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:

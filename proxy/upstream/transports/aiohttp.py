@@ -1,7 +1,7 @@
 """Performs I/O: the default transport, on aiohttp's connector: look-ups, connections, TLS.
 
 Requests do not go through aiohttp's session. Its request and response objects, its cookie jar and the task that writes
-each body cost more than the rest of an exchange, and it throws away what a broken connection had delivered. Answers are
+each body cost more than the rest of an exchange, and it discards what a broken connection had delivered. Answers are
 read by `answer_reader`, because aiohttp's parser makes a reader with its own buffers for each answer.
 """
 
@@ -38,8 +38,8 @@ from proxy.upstream.transports.http_proxy import ProxyAddress
 from proxy.upstream.transports.idle import IdleConnections
 
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
-_MAX_UNREAD = 2 * READ_BUFFER_BYTES  # of a body; then the socket is not read
-_JOINED_BYTES = 64 * 1024  # a head and a body up to this leave in one write; a longer body is not copied
+_MAX_UNREAD = 2 * READ_BUFFER_BYTES  # bytes of a body; beyond this the socket is not read
+_JOINED_BYTES = 64 * 1024  # a head and a body up to this size leave in one write; a longer body is not copied
 
 
 class _Protocol(ResponseHandler):
@@ -71,19 +71,19 @@ class _Protocol(ResponseHandler):
         self._notify()
 
     def hang_up(self) -> None:
-        """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
+        """Closes the connection without waiting for unsent data or for the other side's end of TLS."""
         if self.transport is not None:
             self.transport.abort()
         if self.connection is not None:
             self.connection.close()
 
     def news(self) -> asyncio.Future[None]:
-        """Done when something has arrived, or when nothing more will."""
+        """A future that is done when something has arrived, or when nothing more will."""
         self._news = self._loop.create_future()
         return self._news
 
     def take(self) -> bytes:
-        """What has arrived of the body."""
+        """The part of the body that has arrived."""
         piece = self.reader.take()
         if self._is_paused and len(self.reader.body) <= READ_BUFFER_BYTES and self.transport is not None:
             self._is_paused = False
@@ -99,8 +99,8 @@ class _Protocol(ResponseHandler):
 
 
 class _SmallReads(asyncio.BufferedProtocol):
-    """Reads little at a time for the protocol behind it. uvloop hands out up to 256 kB at once, and what a slow client
-    has not read is kept in memory.
+    """Reads small pieces for the protocol behind it. uvloop hands out up to 256 kB at once, and data that a slow client
+    has not read stays in memory.
     """
 
     _buffer = memoryview(bytearray(READ_BUFFER_BYTES))  # shared by all connections: used up within each call
@@ -122,7 +122,7 @@ class _SmallReads(asyncio.BufferedProtocol):
 class _Route:
     """One URL: where aiohttp's connector connects to, and the first bytes of a request.
 
-    A `proxy` that forwards requests, where no tunnel is needed, is told the whole URL (RFC 9112, 3.2.2).
+    A `proxy` that forwards requests, because no tunnel is needed, gets the whole URL (RFC 9112, 3.2.2).
     """
 
     def __init__(self, url: str, proxy: ProxyAddress | None) -> None:
@@ -177,7 +177,7 @@ class AiohttpAnswer:
 
 
 class AiohttpTransport:
-    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names.
+    """One pool of connections; `context` defines whom TLS trusts, `resolve` replaces the system's name look-up.
 
     `proxy`: the URL of an HTTP proxy that all of them go through.
     """
@@ -231,7 +231,7 @@ class AiohttpTransport:
             raise
 
     def _kept(self, origin: object) -> _Protocol | None:
-        """An idle connection. Bytes that nobody asked for must not become the next request's answer."""
+        """An idle connection. Unsolicited bytes must not become the next request's answer."""
         while (protocol := self._idle.take(origin)) is not None:
             if protocol.reader.keeps_alive:
                 return protocol
@@ -261,7 +261,7 @@ class AiohttpTransport:
         return route
 
     def keep(self, origin: object, protocol: _Protocol) -> None:
-        """For the next request, unless the server said otherwise, or a part of the last one has still not left."""
+        """Keeps the connection for the next request, unless the server forbids it or the last one is partly unsent."""
         transport = protocol.transport
         if transport is None or not protocol.reader.keeps_alive or transport.get_write_buffer_size():
             protocol.hang_up()

@@ -12,18 +12,18 @@ from proxy.upstream.transports.base import MAX_PIECE_BYTES
 
 MAX_HEAD_BYTES = 96 * 1024  # httpx's limit is 100 kB
 _MAX_INTERIM = 32  # 1xx answers before the real one
-_SWITCHING = 101  # the only 1xx that is no interim answer: what follows is not HTTP
+_SWITCHING = 101  # the only 1xx that is not an interim answer: no HTTP follows
 
 
 class UnusableAnswer(Exception):
-    """This is no answer to the request, or not the whole of one."""
+    """Not an answer to the request, or not a whole one."""
 
 
 class AnswerReader:
-    """Reads one answer after the other. `expect` comes before each request.
+    """Reads consecutive answers. `expect` must be called before each request.
 
-    `status` is 0 until the head is complete. `body` holds what has arrived of the body and was not taken.
-    `failure`: no more of the answer will come. `keeps_alive`: once the answer has ended, the connection is good for
+    `status` is 0 until the head is complete. `body` holds the part of the body that arrived and was not taken.
+    `failure`: no more of the answer will come. `keeps_alive`: once the answer has ended, the connection can serve
     another request.
     """
 
@@ -42,13 +42,13 @@ class AnswerReader:
         )
 
     def expect(self) -> None:
-        """A request is about to leave."""
+        """Must be called before a request is sent."""
         self.received = self.status = self._interim = 0
         self.has_ended = False
         self.body.clear()
 
     def feed(self, data: bytes) -> None:
-        """Reads on. Bytes behind an answer belong to no request, so the connection is not kept."""
+        """Parses more bytes. Bytes after an answer belong to no request, so the connection is not kept."""
         self.received += len(data)
         if self.has_ended or self.failure is not None:
             self.keeps_alive = False
@@ -63,15 +63,15 @@ class AnswerReader:
             self._fail(UnusableAnswer("the head is too large"))
 
     def end(self, error: BaseException | None) -> None:
-        """The connection has ended, which is also the end of a body without a length."""
+        """The connection has ended, and with it a body without a length."""
         has_length = "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
         if error is None and self.status and not has_length:
             self.has_ended = True
         self._fail(error or UnusableAnswer("the connection ended"))
-        del self._parser  # it refers back to this: the garbage collector need not look for them
+        del self._parser  # breaks a reference cycle, so that the garbage collector need not
 
     def take(self) -> bytes:
-        """What has arrived of the body, at most MAX_PIECE_BYTES."""
+        """The part of the body that has arrived, at most MAX_PIECE_BYTES."""
         piece = bytes(self.body[:MAX_PIECE_BYTES])
         del self.body[:MAX_PIECE_BYTES]
         return piece
@@ -89,7 +89,7 @@ class AnswerReader:
         self.headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # behind a body it is a trailer
+        if not self.status:  # after a body it is a trailer
             text = value.decode("utf-8", "surrogateescape").strip(" \t")
             self.headers.setdefault(name.decode("utf-8", "surrogateescape").lower(), text)
 

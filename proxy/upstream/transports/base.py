@@ -17,21 +17,21 @@ from typing import Protocol
 
 from msgspec import Struct
 
-MAX_PIECE_BYTES = 32 * 1024  # of one read: what a reader does with one piece is a bounded step on the event loop
+MAX_PIECE_BYTES = 32 * 1024  # of one read, so that a reader's work on one piece is a bounded step on the event loop
 SLICE_BYTES = 1024 * 1024  # of a request's body that leave in one turn of the loop: to encrypt 30 MB takes 20 to 80 ms
-READ_BUFFER_BYTES = 16 * 1024  # past twice this the socket is not read: a slow client slows the provider
+READ_BUFFER_BYTES = 16 * 1024  # beyond twice this the socket is not read: a slow client slows the provider
 SOCKET_BUFFER_BYTES = 128 * 1024  # SO_RCVBUF, so that the kernel does not take in megabytes for a client that stalls
 
 # Servers end a stream's body in a packet of its own, after their end marker. A connection is kept for the next request
-# if that packet comes within this time; nobody waits for it.
+# if that packet comes within this time; no caller waits for it.
 LINGER_S = 0.05
 MAX_LINGERING = 256  # connections of one transport; more are closed at once
 
 # A server may close an idle connection at the moment a request is on its way to it. A client may then send the request
-# again where it can tell that the first one was not applied (RFC 9110, 9.2.2; RFC 9112, 9.3.1). What tells it here: the
+# again if it knows that the first one was not applied (RFC 9110, 9.2.2; RFC 9112, 9.3.1). The evidence here: the
 # connection was kept from an earlier request, it ended before one byte of an answer, and it ended at once, within a
 # round trip and not after a time in which a model may have worked. Browsers and curl repeat requests on these terms,
-# POST included, though without the limit of time. A connection made for the request is never given up that way.
+# POST included, though without the time limit. A request on a new connection is never repeated.
 STALE_S = 1.0
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -39,7 +39,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class ConnectFailed(Exception):
-    """No connection: nothing was sent. The text is the reason as a phrase, "" where nobody knows it."""
+    """No connection: nothing was sent. The text is the reason as a phrase, "" if it is unknown."""
 
 
 class ConnectTimedOut(ConnectFailed):
@@ -47,13 +47,13 @@ class ConnectTimedOut(ConnectFailed):
 
 
 class ConnectionLost(Exception):
-    """The connection broke or spoke something that is not HTTP; what arrived so far is all there is. The text is as in
-    ConnectFailed where the head of the answer is missing.
+    """The connection broke or spoke something that is not HTTP; no more will arrive. The text is as in
+    ConnectFailed if the head of the answer is missing.
     """
 
 
 class HeaderBlock:
-    """Header lines, checked and encoded once: what every request to one origin carries. Names become lower case."""
+    """Header lines, checked and encoded once, that every request to one origin carries. Names become lower case."""
 
     __slots__ = ("lines", "names", "pairs")
 
@@ -87,14 +87,14 @@ class Answer(Protocol):
     async def read(self) -> bytes:
         """The next piece of the body, at most MAX_PIECE_BYTES; `b""` at its end.
 
-        Raises ConnectionLost when the connection breaks before that, after everything that had arrived was handed out.
+        Raises ConnectionLost when the connection breaks before that, after it has returned everything that had arrived.
         """
         ...
 
     def close(self, *, complete: bool = False) -> None:
         """Keeps the connection if the body was read to its end, else closes it at once. Returns immediately.
 
-        `complete`: the caller has all it needs, only the end of the body is missing. The connection is kept if that
+        `complete`: the caller has all it needs, and only the end of the body is missing. The connection is kept if that
         comes within LINGER_S.
         """
         ...
@@ -104,8 +104,8 @@ class Transport(Protocol):
     async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> Answer:
         """Sends one request and waits for the headers of its answer.
 
-        `connect_timeout_s` covers the look-up of the name, the connection and TLS. `on_sent` is called when a
-        connection is there and the request's first byte is about to leave; twice if a stale connection is replaced
+        `connect_timeout_s` covers the name look-up, the connection and TLS. `on_sent` is called when there is a
+        connection and the request's first byte is about to be sent; twice if a stale connection is replaced
         (STALE_S). Raises ConnectFailed, ConnectTimedOut, ConnectionLost.
         """
         ...

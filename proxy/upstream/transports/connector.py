@@ -21,7 +21,7 @@ from proxy.upstream.transports.http_proxy import ProxyAddress
 
 
 class Reading(Protocol):
-    """What the tunnel needs of a connection's protocol."""
+    """The part of a connection's protocol that the tunnel needs."""
 
     reader: AnswerReader
 
@@ -42,11 +42,11 @@ class Connector(aiohttp.TCPConnector):
             resolver=None if resolve is None else _Resolver(resolve),
             socket_factory=_new_socket,
         )
-        self._factory = cast(Any, partial(new_protocol, loop=self._loop))  # aiohttp has no other way to say it (3.14)
+        self._factory = cast(Any, partial(new_protocol, loop=self._loop))  # aiohttp offers no other way (3.14)
 
 
 class ProxiedConnector(Connector):
-    """Every connection goes through one HTTP proxy: to an https origin by a tunnel, to another as it is.
+    """Every connection goes through one HTTP proxy: to https origins by a tunnel, to others directly.
 
     aiohttp's own way of doing so reads the proxy's answer with its parser, which our protocol replaces.
     """

@@ -1,6 +1,6 @@
 """Translates: the exceptions behind a connection that failed into words for the operator.
 
-A closed set of phrases: a caller may read them, so none holds a host, an address or a path.
+A closed set of phrases: callers may read them, so none contains a host, an address or a path.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _MAX_CAUSES = 32
-_UNTRUSTED = "its certificate is not from an authority that is trusted here; name that with ca_file"
+_UNTRUSTED = "its certificate is not from an authority that is trusted here; name its file in ca_file"
 _CERTIFICATES = {  # OpenSSL's codes (X509_V_ERR_...)
     2: _UNTRUSTED,
-    9: "its certificate is not valid yet; is the clock of this machine right?",
+    9: "its certificate is not valid yet; is this machine's clock right?",
     10: "its certificate has expired",
     18: "its certificate is self-signed; name it with ca_file if you trust it",
     19: _UNTRUSTED,
@@ -36,8 +36,8 @@ _TLS = {  # by OpenSSL's words for the reason
     "RECORD_LAYER_FAILURE": _NO_TLS,
     "PACKET_LENGTH_TOO_LONG": _NO_TLS,
     "UNKNOWN_PROTOCOL": _NO_TLS,
-    "UNSUPPORTED_PROTOCOL": "it speaks only versions of TLS that are too old",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no version of TLS that is spoken here",
+    "UNSUPPORTED_PROTOCOL": "it supports only TLS versions that are too old",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it supports no TLS version that this proxy supports",
     "UNEXPECTED_EOF_WHILE_READING": "it closed the connection during the TLS handshake",
 }
 _CLOSED = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
@@ -47,9 +47,9 @@ _UNKNOWN_NAMES = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NO
 _OF_PROXY = {
     403: "its HTTP proxy does not allow it (403)",
     405: "its HTTP proxy opens no tunnels (405)",
-    407: "its HTTP proxy wants a user name and a password (407)",
+    407: "its HTTP proxy requires a user name and a password (407)",
 }
-_NO_TEXT = re.compile(r"no status line: b['\"]\\x[01]|illegal request line")  # what our readers say of such answers
+_NO_TEXT = re.compile(r"no status line: b['\"]\\x[01]|illegal request line")  # our readers' errors for such answers
 
 
 class ProxyRefused(Exception):
@@ -63,9 +63,9 @@ class ProxyRefused(Exception):
 def why_not_connected(
     error: BaseException, url: str, *, by_proxy: bool, in_container: Callable[[], bool] | None = None
 ) -> str:
-    """What follows "cannot be reached: ", with its full stop; "" if the exceptions say nothing.
+    """The text after "cannot be reached: ", with its full stop; "" if the exceptions reveal nothing.
 
-    `by_proxy`: an HTTP proxy was to be connected to, so that a failure below TLS is the proxy's.
+    `by_proxy`: the connection was to an HTTP proxy, so that a failure below TLS is the proxy's.
     """
     causes = list(_causes(error))
     for phrase in (_of_proxy, _of_certificate, _of_tls):
@@ -91,13 +91,13 @@ def why_lost(error: BaseException) -> str:
 
 @cache
 def is_container() -> bool:
-    """As far as the usual marks tell."""
+    """True if the usual signs of a container are present."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return "KUBERNETES_SERVICE_HOST" in os.environ or any(mark.exists() for mark in marks)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and all behind it, those of groups too."""
+    """The exception and all its causes, including those in groups."""
     todo, seen = [error], set[int]()
     while todo and len(seen) < _MAX_CAUSES:
         each = todo.pop(0)
@@ -131,7 +131,7 @@ def _of_tls(error: BaseException) -> str | None:
     if reason in _TLS:
         return _TLS[reason]
     if "CERTIFICATE_REQUIRED" in reason:
-        return "it wants a certificate of this client, which is not supported"
+        return "it requires a client certificate, which is not supported"
     return f"the TLS handshake failed ({reason.lower().replace('_', ' ')})" if reason else "the TLS handshake failed"
 
 

@@ -1,4 +1,4 @@
-"""Translates: the URL of an HTTP proxy into where it is and what it wants to be told."""
+"""Translates: the URL of an HTTP proxy into its address and the headers that it needs."""
 
 from __future__ import annotations
 

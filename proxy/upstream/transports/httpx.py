@@ -1,7 +1,7 @@
 """Performs I/O: the second transport, httpx, for those who need its TLS behaviour; the same contract as aiohttp's.
 
-Everything httpx does runs in tasks of its own: cancelled in the middle of its clean-up it leaks the connection, and a
-read that was cancelled cannot be resumed (both seen with httpcore 1.0.9, November 2026).
+All httpx code runs in tasks of its own: if cancelled during its clean-up it leaks the connection, and a cancelled read
+cannot be resumed (both seen with httpcore 1.0.9, November 2026).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SOCKET_OPTIONS = [
 
 
 class _Sending:
-    """What the network sees of one request until its answer's headers are here."""
+    """The network's view of one request until its answer's headers arrive."""
 
     def __init__(self, on_sent: Callable[[], None]) -> None:
         self.connected = False  # a connection was made for it
@@ -61,11 +61,11 @@ class _Sending:
             self._on_sent()
 
 
-_sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)  # of the task that runs `client.send`
+_sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)  # in the task that runs `client.send`
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A connection that tells the request it carries what passes. TLS must be there by the loop time `connect_by`."""
+    """A connection that reports its traffic to the request it carries. TLS must be up by the loop time `connect_by`."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, connect_by: float | None = None) -> None:
         self._stream = stream
@@ -97,7 +97,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 class _Network(httpcore.AsyncNetworkBackend):
-    """httpcore's network, with a look-up of names that can be replaced."""
+    """httpcore's network, with a replaceable name look-up."""
 
     def __init__(self, resolve: Resolve | None) -> None:
         self._network = httpcore.AnyIOBackend()
@@ -129,7 +129,7 @@ class _Network(httpcore.AsyncNetworkBackend):
     async def _connected(
         self, addresses: list[str], port: int, local_address: str | None, socket_options: Iterable[Any] | None
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that takes one. None but the last may use up the time."""
+        """A connection to the first address that accepts one. Only the last may use up the time."""
         options = list(socket_options or ())
         for address in addresses[:-1]:
             with suppress(OSError, httpcore.ConnectError):
@@ -178,7 +178,7 @@ class HttpxAnswer:
         in_flight.requests.add(self)
 
     def read_nowait(self) -> bytes | None:
-        return None  # httpx keeps nothing of what has arrived
+        return None  # httpx does not buffer arrived data
 
     async def read(self) -> bytes:
         if not self._held:
@@ -225,7 +225,7 @@ class HttpxAnswer:
 
 
 class HttpxTransport:
-    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names.
+    """One pool of connections; `context` defines whom TLS trusts, `resolve` replaces the system's name look-up.
 
     `proxy`: the URL of an HTTP proxy that all of them go through.
     """
@@ -237,7 +237,7 @@ class HttpxTransport:
         self._proxy = None if proxy is None else ProxyAddress(proxy)
         self._resolve = resolve
         self._client = self._new_client(kept=100)
-        self._unpooled: httpx.AsyncClient | None = None  # for what a stale connection did not deliver
+        self._unpooled: httpx.AsyncClient | None = None  # for requests that a stale connection did not deliver
         self._in_flight = _InFlight()
 
     def _new_client(self, *, kept: int) -> httpx.AsyncClient:

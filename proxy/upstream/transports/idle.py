@@ -1,6 +1,6 @@
 """Orchestrates: connections between two requests.
 
-aiohttp's own pool is not used: the way there and back costs more than everything it looks at.
+aiohttp's own pool is not used: calling it costs more than all the checks it makes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ K = TypeVar("K", bound=Kept)
 
 
 class IdleConnections(Generic[K]):
-    """Idle connections by origin. The one used last is taken first; one that nobody took for KEEP_S is closed."""
+    """Idle connections by origin. The last used one is taken first; one that stays unused for KEEP_S is closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

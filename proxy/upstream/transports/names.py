@@ -1,6 +1,6 @@
-"""Performs I/O: the system's look-up of names, in threads of its own and with an end to each wait.
+"""Performs I/O: the system's name look-up, in threads of its own and with a limit on each wait.
 
-A resolver that hangs keeps its thread. The threads of the event loop's own executor are few, and others need them.
+A hanging resolver blocks its thread. The event loop's own executor has few threads, and other code needs them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _text(address: tuple[object, ...]) -> str:
 
 
 class NameLookups:
-    """Implements `Resolve`. Whoever asks for a name that is being looked up waits for the same answer, so that a name
-    whose servers do not answer occupies one thread.
+    """Implements `Resolve`. Concurrent look-ups of one name share one answer, so that a name whose servers do not
+    answer occupies only one thread.
     """
 
     def __init__(self, look: Look = system_addresses, limit_s: float = LIMIT_S) -> None:
@@ -58,7 +58,7 @@ class NameLookups:
                 answer.set_result(addresses)
             else:
                 answer.set_exception(failure)
-                answer.exception()  # nobody may be waiting any more
+                answer.exception()  # there may be no waiter left
 
         def work() -> None:
             addresses: list[str] = []
@@ -71,7 +71,7 @@ class NameLookups:
                 failure = socket.gaierror(socket.EAI_FAIL, f"{type(error).__name__} in the look-up of a name")
             if not addresses and failure is None:
                 failure = socket.gaierror(socket.EAI_NONAME, "the name has no address")
-            with suppress(RuntimeError):  # the loop has been closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed in the meantime
                 loop.call_soon_threadsafe(end, addresses, failure)
 
         try:

@@ -139,7 +139,7 @@ async def test_a_prompt_at_messages_and_completions(server: Server) -> None:
     assert {body.get("max_tokens"), body.get("max_completion_tokens")} == {8_000, None}
     completion = await client(server).completions.create(model="prompt:ask", prompt=prompt)
     assert [each["content"] for each in json.loads(completion.choices[0].text)["messages"]] == ["Be a.", "b"]
-    with pytest.raises(openai.BadRequestError, match="has tools, for which this endpoint has no place"):
+    with pytest.raises(openai.BadRequestError, match="has tools, which this endpoint does not support"):
         await client(server).completions.create(
             model="fake/ok", prompt={"id": "ask", "version": 2, "variables": {"question": "q"}}
         )

@@ -186,12 +186,12 @@ async def test_a_prompt_from_its_form_to_its_second_version(browser: Browser, ap
 @pytest.mark.parametrize(
     ("fields", "field", "said"),
     [
-        ({"template": "Sell {x.__class__}."}, "template", "is no variable"),
+        ({"template": "Sell {x.__class__}."}, "template", "is not a variable"),
         ({"template": ""}, "template", "give either"),
         ({"template": "a", "messages": "[]"}, "template", "give either"),
         ({"template": "", "messages": "[{"}, "messages", "no JSON"),
         ({"template": "", "messages": "[" * 5_000}, "messages", "messages"),
-        ({"template": "", "messages": '[{"role": "user", "content": "{"}]'}, "messages", "is no variable"),
+        ({"template": "", "messages": '[{"role": "user", "content": "{"}]'}, "messages", "is not a variable"),
         ({"variables": "x, z"}, "variables", "declared, but not in the text: z"),
         ({"parameters": '{"temperature": "hot"}'}, "parameters", "temperature"),
         ({"parameters": "7"}, "parameters", "expected an object"),

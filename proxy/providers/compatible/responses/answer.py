@@ -1,4 +1,4 @@
-"""Translates: a whole answer of the Responses API into OpenAI's chat shape, with pieces that streams share."""
+"""Translates: a whole answer of the Responses API into OpenAI's chat shape, with parts that streams share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custo
 
 
 class Reader:
-    """Reads the answers of one vendor. Whole answers and streams go through the same methods; vendors override what
-    theirs have beyond OpenAI's chat shape.
+    """Reads the answers of one vendor. Whole answers and streams go through the same methods; vendors override them
+    for their additions to OpenAI's chat shape.
 
-    `text_joint` stands between messages (a word beforehand, then the answer), `thought_joint` between the pieces of the
-    reasoning.
+    `text_joint` joins messages (an announcement, then the answer), `thought_joint` the pieces of the reasoning.
     """
 
     text_joint: ClassVar[str] = "\n\n"
@@ -40,7 +39,7 @@ class Reader:
         self._ids = CallIds(Offer(request))
 
     def parse(self, body: dict[str, Any]) -> ChatResponse:
-        """The answer. Raises UpstreamError for a 200 that failed, or is no answer."""
+        """The answer. Raises UpstreamError for a 200 that failed, or is not an answer."""
         error = error_in(body, self.rules)
         if error is not None:
             raise error
@@ -67,8 +66,8 @@ class Reader:
         return cast(ChatResponse, answer)
 
     def refuse_unfinished(self, body: dict[str, Any], *, is_over: bool, is_empty: bool) -> None:
-        """Raises UpstreamError for a 200 with the status `failed`, or one that is still running. `is_over`: it is not,
-        whatever its status says. `is_empty`: the answer has nothing, so a status must say that it is one.
+        """Raises UpstreamError for a 200 with the status `failed`, or one that is still running. `is_over`: it is not
+        running, whatever its status. `is_empty`: it has no content, so only its status can show that it is an answer.
         """
         status, has_output = body.get("status"), isinstance(body.get("output"), list)
         is_refused = status in _FAILED or (status in _RUNNING and not is_over)
@@ -77,7 +76,7 @@ class Reader:
             raise build(said, 502, {}, self.rules)
 
     def ending(self, body: dict[str, Any], has_calls: bool, usage: UsageReport | None) -> dict[str, Any]:
-        """The finish_reason, from the content where the status says none."""
+        """The finish_reason, from the content if the status gives none."""
         if body.get("status") in _ANSWERED:
             return {"finish_reason": self.finish(body, has_calls)}
         reason, native = derived_finish("tool_calls" if has_calls else None, at_limit(self._request, usage))
@@ -136,7 +135,7 @@ class Reader:
         return {}
 
     def usage_of(self, body: dict[str, Any], items: list[Item]) -> UsageReport | None:
-        """What it used, in OpenAI's names."""
+        """The usage, under OpenAI's names."""
         return shown_alone(read(body.get("usage")))
 
 
@@ -173,14 +172,14 @@ def refusal_of(items: list[Item]) -> str:
 
 
 def items_of(body: dict[str, Any]) -> list[Item]:
-    """The items of an answer; some servers send the text alone, which the SDK adds to what OpenAI sends."""
+    """The items of an answer; some servers send only the text, which the SDK adds to OpenAI's answers."""
     items = objects(body.get("output"))
     said = body.get("output_text")
     return items or ([{"type": "message", "content": said}] if isinstance(said, str) and said else [])
 
 
 def _parts(items: list[Item], kind: str) -> list[dict[str, Any]]:
-    """Content parts of all messages that have a text; a refusal's is in `refusal`. Mere texts are parts too."""
+    """Content parts of all messages with a text; a refusal's is in `refusal`. Bare texts count as parts."""
     contents = [item.get("content") for item in items if item.get("type") == "message"]
     lists = [[{"type": "output_text", "text": each}] if isinstance(each, str) else objects(each) for each in contents]
     parts = [part for each in lists for part in each]

@@ -17,7 +17,7 @@ Item = dict[str, Any]
 
 
 class Items:
-    """The items of one request. Vendors override what they write differently, or can carry.
+    """The items of one request. Vendors override what they write differently or additionally support.
 
     `part_fields`: fields of content parts that are sent, beside the content itself.
     """
@@ -36,17 +36,17 @@ class Items:
 
     @property
     def first_turn(self) -> int:
-        """The index of the first message that is no instruction; 0 if there is none."""
+        """The index of the first message that is not an instruction; 0 if there is none."""
         messages = self.request.messages
         return next((place for place, each in enumerate(messages) if each.role not in _INSTRUCTING), 0)
 
     def from_message(self, first: int) -> list[Item]:
-        """The items of all messages from `first` on. Raises BadRequest if they say nothing."""
+        """The items of all messages from `first` on. Raises BadRequest if they are empty."""
         items: list[Item] = []
         for place, message in list(enumerate(self.request.messages))[first:]:
             items += self._of(message, place)
         if not items:
-            raise BadRequest(f"{self.model} needs a message that says something.", param="messages")
+            raise BadRequest(f"{self.model} needs a message with content.", param="messages")
         return items
 
     def report(self, drop: Callable[[str], None]) -> None:
@@ -74,17 +74,18 @@ class Items:
         if role == "assistant":
             return self.answer(message, place)
         if role not in ("user", *_INSTRUCTING):
-            raise BadRequest(f"{self.model} knows no messages with role {role[:64]!r}.", param=f"{where}.role")
+            message_text = f"{self.model} does not support messages with the role {role[:64]!r}."
+            raise BadRequest(message_text, param=f"{where}.role")
         return [{"type": "message", "role": role, "content": self.content(message, f"{where}.content")}]
 
     def content(self, message: Message, where: str) -> str | list[Item]:
-        """The content of a message that is neither an answer nor a tool's result."""
+        """The content of a message that is neither an answer nor a tool result."""
         if isinstance(message.content, str) or message.role != "user":
             return self.plain(message.content, where)
         return [self.part(part) for part in parts(self.known_parts(message.content), where)]
 
     def answer(self, message: Message, place: int) -> list[Item]:
-        """An earlier answer: its text, or its refusal, for which there is no field; then its calls."""
+        """An earlier answer: its text, or its refusal, which has no field of its own; then its calls."""
         where = f"messages.{place}"
         text = self.plain(message.content, f"{where}.content") or self._refusal(place)
         items: list[Item] = [{"type": "message", "role": "assistant", "content": text}] if text else []
@@ -95,10 +96,10 @@ class Items:
         return {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
 
     def call(self, call: dict[str, Any], where: str) -> Item:
-        """Raises BadRequest for what is no call of a function."""
+        """The item of a call. Raises BadRequest for anything but a function call."""
         function, identity = call.get("function"), call.get("id")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not isinstance(identity, str):
-            raise BadRequest(f"{self.model} takes calls of functions only, with an id.", param=where)
+            raise BadRequest(f"{self.model} accepts only function calls with an id.", param=where)
         text = function.get("arguments")
         arguments = text if isinstance(text, str) and text else "{}"
         return {"type": "function_call", "call_id": identity, "name": function["name"], "arguments": arguments}
@@ -110,7 +111,7 @@ class Items:
     # --- content ------------------------------------------------------------------------------------------------------
 
     def plain(self, content: str | list[dict[str, Any]] | None, where: str) -> str:
-        """The text of a message that supports nothing else. Raises BadRequest for other content."""
+        """The content of a message that may only be text. Raises BadRequest for other content."""
         found = parts(thoughts_in(content)[1], where)
         for part in found:
             if part.kind not in ("text", "refusal"):

@@ -34,7 +34,7 @@ _FRAGMENTS = ("response.function_call_arguments.delta", "response.custom_tool_ca
 
 
 class _Call:
-    """A tool call that has begun: its place among the calls, its kind, and how much of its text was sent."""
+    """A tool call in progress: its index among the calls, its kind, and how much of its text was sent."""
 
     def __init__(self, index: int, kind: str, field: str) -> None:
         self.index = index
@@ -55,11 +55,11 @@ class ResponsesDecoder(EventDecoder):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._head: dict[str, Any] = {}
-        self._wrote: set[str] = set()  # of content, refusal and reasoning_content: what was streamed
+        self._wrote: set[str] = set()  # those of content, refusal and reasoning_content that were streamed
         self._message: object = None  # the message that was streamed last
         self._thought: object = None  # the piece of reasoning that was streamed last
         self._calls: dict[object, _Call] = {}
-        self._items: dict[object, Item] = {}  # those that are whole, for servers whose last event repeats none
+        self._items: dict[object, Item] = {}  # complete items, for servers whose last event repeats none
         self._over = False
 
     @property
@@ -103,7 +103,7 @@ class ResponsesDecoder(EventDecoder):
         response = body.get("response")
         if isinstance(response, dict):
             self._head = envelope(response)
-            self._head.pop("service_tier", None)  # that was asked for; the last event says which it was
+            self._head.pop("service_tier", None)  # the requested one; the last event has the actual one
         return []
 
     def text(self, name: str, text: object, spoken: object = None) -> list[ChatChunk]:
@@ -127,7 +127,7 @@ class ResponsesDecoder(EventDecoder):
         return joint + self.text("content", text, spoken)
 
     def _piece(self, key: object, text: object) -> list[ChatChunk]:
-        """A piece of reasoning; `key` differs between those that are to be told apart."""
+        """A piece of reasoning; `key` identifies pieces that belong together."""
         if not isinstance(text, str) or not text:
             return []
         before, self._thought = self._thought, key
@@ -137,7 +137,7 @@ class ResponsesDecoder(EventDecoder):
     # --- tool calls ---------------------------------------------------------------------------------------------------
 
     def _begin(self, place: object, item: Item) -> list[ChatChunk]:
-        """A call opens as soon as its name is known. Its text follows: some servers say it here and again later."""
+        """A call opens as soon as its name is known. Its text follows: some servers send it here and again later."""
         if not is_call(item) or place in self._calls or not item.get("name"):
             return []
         index = len(self._calls)
@@ -147,7 +147,7 @@ class ResponsesDecoder(EventDecoder):
         return [self._chunk({"tool_calls": [{"index": index, **whole}]})]
 
     def _fragment(self, body: dict[str, Any]) -> list[ChatChunk]:
-        """More of a call's text. A call that is not known yet comes whole."""
+        """More of a call's text. A call that is not known yet arrives whole."""
         call, text = self._calls.get(_place(body)), body.get("delta")
         if call is None or call.is_whole or not isinstance(text, str) or not text:
             return []
@@ -155,7 +155,7 @@ class ResponsesDecoder(EventDecoder):
         return [self._chunk(call.delta(piece))] if (piece := call.arguments.take()) else []
 
     def _complete(self, place: object, item: Item) -> list[ChatChunk]:
-        """What is still missing of a call that is whole now."""
+        """The missing rest of a call that is complete now."""
         if not is_call(item):
             return []
         call = self._calls.get(place)
@@ -222,7 +222,7 @@ class ResponsesDecoder(EventDecoder):
 
 
 def _place(body: dict[str, Any]) -> object:
-    """What tells items apart: their number, since some servers give an item another id in each event."""
+    """What identifies an item: its number, because some servers give an item another id in each event."""
     index = body.get("output_index")
     return index if isinstance(index, int) else str(body.get("item_id") or mapping(body.get("item")).get("id"))
 

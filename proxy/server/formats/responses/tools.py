@@ -147,7 +147,7 @@ def _add_own(tools: Tools, tool: dict[str, Any], where: str, namespace: str | No
     if not isinstance(name, str) or not name:
         raise BadRequest(f"A tool of type {kind!r} needs a name.", param=f"{where}.name")
     if not isinstance(given.get("parameters"), dict | None):
-        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.parameters")
+        raise BadRequest("The parameters of a tool must be a JSON schema.", param=f"{where}.parameters")
     sent = tools.name_of(name, namespace, is_custom=kind == "custom")
     if kind == "custom":
         function = _free(given)
@@ -209,7 +209,7 @@ def _chosen(tools: Tools, choice: dict[str, Any]) -> dict[str, Any]:
     name, namespace = given.get("name"), given.get("namespace")
     fits = [each for each, sent in tools.sent.items() if each.name == name and namespace in (None, each.namespace)]
     if kind not in ("function", "custom", "tool") or not fits:
-        message = f"tool_choice names {str(name or kind)[:64]!r}, which is none of the tools."
+        message = f"tool_choice names {str(name or kind)[:64]!r}, which is not among the tools."
         raise BadRequest(message, param="tool_choice")
     return {"type": "function", "function": {"name": tools.sent[fits[0]]}}
 
