@@ -1,7 +1,7 @@
-"""Performs I/O: which attempts of a batch fit their budgets, and what the batch books in their windows.
+"""Performs I/O: decides which attempts of a batch fit their budgets, and books the batch in their windows.
 
-Booked is the difference to the rows as they are, so that writing a batch twice books it once. What becomes free comes
-first, then the new attempts in their order: each fits all its windows, or uses none of them.
+It books the difference to the existing rows, so that a batch written twice is booked once. Money that is freed is
+booked first, then the new attempts in order: each fits all its windows, or uses none of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ATTEMPTS = """
 
 
 class Additions(NamedTuple):
-    """What one attempt adds, in nano-USD: to the windows of its call, and to its own."""
+    """The amounts that one attempt adds, in nano-USD: to the windows of its call, and to its own."""
 
     of_call: Sequence[Charge]
     growth: int
@@ -37,9 +37,9 @@ class Additions(NamedTuple):
 
 
 def lacking_room(additions: Additions, is_downgraded: bool, held: Callable[[Charge], tuple[int, int]]) -> Room | None:
-    """The window with the least room of those that are too small; None: everything fits.
+    """The window with the least room among those that are too small; None: everything fits.
 
-    `held` gives what is spent and reserved in a window.
+    `held` returns the spent and reserved amounts of a window.
     """
     tightest: Room | None = None
     of_call = [(charge, additions.growth) for charge in additions.of_call]
@@ -55,8 +55,8 @@ def lacking_room(additions: Additions, is_downgraded: bool, held: Callable[[Char
 
 
 class Admitted:
-    """The outcome: `refused` attempts by id, `refused_calls` (new ones, which get no row) by id, and the `holds` of
-    calls that go on without a refused attempt.
+    """The outcome: `refused` attempts by id, `refused_calls` (new ones, which get no row) by id, and the `holds`
+    of calls that continue without a refused attempt.
     """
 
     def __init__(self, db: sqlite3.Connection, batch: Batch, states: Mapping[str, CallState]) -> None:
@@ -80,7 +80,7 @@ class Admitted:
             self._admit(attempt)
 
     def _attempt_rows(self, db: sqlite3.Connection) -> dict[str, tuple[int, bool]]:
-        """The rows of the batch's attempts as they are: their holds, and whether they are open."""
+        """The existing rows of the batch's attempts: their holds, and whether they are open."""
         batch = self._batch
         if not batch.attempt_charges:
             return {}
@@ -90,7 +90,7 @@ class Admitted:
         return {attempt_id: (hold_nano or 0, closed_ns is None) for attempt_id, hold_nano, closed_ns in rows}
 
     def _change_call(self, call_id: str, charges: tuple[Charge, ...], growing: int) -> None:
-        """Books the change of one call, apart from what its new attempts add."""
+        """Books the change of one call, without its new attempts."""
         batch, state, keys = self._batch, self._states.get(call_id), [_key(charge) for charge in charges]
         if state is not None and state.closed_ns is not None:
             return
@@ -113,7 +113,9 @@ class Admitted:
             self.spending.book(keys, reserved=-before)
 
     def _admit(self, attempt: AttemptOpen) -> None:
-        """Without an entry in `growth` the attempt has been granted already (`unmetered`), and only is booked."""
+        """Admits or refuses an attempt. Without an entry in `growth` it is already granted (`unmetered`):
+        only booked.
+        """
         batch, growth = self._batch, self._batch.growth.get(attempt.id)
         of_call, of_attempt = batch.charges.get(attempt.call_id, ()), batch.attempt_charges.get(attempt.id, ())
         before, is_open = self._rows.get(attempt.id, (0, True))

@@ -1,4 +1,4 @@
-"""Performs I/O: which shares of budgets have been reported (table `alerts`), for all workers and over restarts."""
+"""Performs I/O: the budget shares that have been reported (table `alerts`), for all workers and across restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AlertRows:
         self._busy_s = busy_s
 
     def is_first(self, crossing: Crossing, now_ns: int) -> bool:
-        """Stores it; False if it was stored before, by any process. Raises StoreError."""
+        """Stores a crossing; False if any process stored it before. Raises StoreError."""
         values = {
             "budget": crossing.budget,
             "start_ns": crossing.start_ns,

@@ -26,7 +26,7 @@ class StoreError(Exception):
 
 
 class StoreBusy(StoreError):
-    """Another process has locked the store. It passes."""
+    """Another process has locked the store, temporarily."""
 
 
 class TooSlow(StoreError):
@@ -38,11 +38,12 @@ class Refusal(Exception):
 
 
 class RowRefused(Refusal):
-    """A row that no store can keep: a used id, a value out of range."""
+    """A row that no store accepts: a used id, a value out of range."""
 
 
 class Room(Struct, frozen=True):
-    """A budget window without room for an attempt. Money is nano-USD; `bound_nano`: what the attempt would add.
+    """A budget window without room for an attempt. Money is nano-USD; `bound_nano`: the amount that the attempt would
+    add.
 
     `is_soft`: the limit of calls that are not downgraded. `is_of_attempt`: a budget of the provider or the model.
     """
@@ -119,18 +120,18 @@ class Store(Protocol):
         ...
 
     def call(self, call_id: str, key_id: str | None, give_up: Callable[[], bool]) -> dict[str, Any] | None:
-        """One call with the rows of its attempts; None if there is none, or it is not of this key (None: any key).
+        """One call with the rows of its attempts; None if there is none, or it belongs to another key (None: any key).
 
         Raises TooSlow and StoreError, as `usage` does.
         """
         ...
 
     def details(self, call_id: str, give_up: Callable[[], bool]) -> CallDetails:
-        """What is kept of a call beside its row; empty if there is none. Raises as `call` does."""
+        """What is kept of a call besides its row; empty if there is none. Raises as `call` does."""
         ...
 
     def log(self, query: LogQuery, give_up: Callable[[], bool]) -> list[dict[str, Any]]:
-        """The calls that the query describes, newest first, each with `opened_ns`; one more than its limit if there are
+        """The calls that match the query, newest first, each with `opened_ns`; one more than its limit if there are
         more. Raises as `call` does.
         """
         ...
@@ -146,7 +147,7 @@ class Store(Protocol):
         ...
 
     def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
-        """Stores a rating of a call of this key (None: of any key); returns it as stored. None: there is no such call.
+        """Stores a rating of a call of this key (None: any key). Returns it as stored; None: there is no such call.
 
         Raises RowRefused if the call has too many, and StoreError within a bounded time.
         """

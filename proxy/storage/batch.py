@@ -21,7 +21,7 @@ class EndedAttempt(Struct, frozen=True):
 class ClosedCall(Struct, frozen=True):
     """The end of one call: tokens and cost are the sums over its attempts; `cost_nano` None: one price is unknown.
 
-    `charged_nano` is what its key pays.
+    `charged_nano` is the amount that its key pays.
     """
 
     end: CallEnd
@@ -47,8 +47,9 @@ class Batch(Struct):
     `closed` change rows, new ones included. `abandoned` maps calls whose end could not be written to the time at which
     they are closed as `unknown`. They are written in this order.
 
-    `charges` (by call id) and `attempt_charges` (by attempt id) name the budget windows of the rows above. `growth`: by
-    how much an attempt raises its call's hold, in nano-USD; attempts without an entry are granted already.
+    `charges` (by call id) and `attempt_charges` (by attempt id) name the budget windows of the rows above. `growth`:
+    attempt id -> the amount in nano-USD by which it raises its call's hold; attempts without an entry are already
+    granted.
     """
 
     withdrawn: dict[str, AttemptOpen] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Batch(Struct):
         )
 
     def __bool__(self) -> bool:
-        """Whether there are any. The ledger's thread asks several times a commit."""
+        """True if there are any changes. The ledger's thread asks several times per commit."""
         news = self.opened or self.intents or self.holds or self.ended or self.closed
         return bool(news or self.withdrawn or self.unopened or self.abandoned)
 
@@ -248,8 +249,8 @@ class OpenCall:
         )
 
     def growth(self, pending: Sequence[AttemptOpen]) -> Iterator[tuple[str, int]]:
-        """By how much each of these attempts, the last ones to start, raises the hold: by its own bound, or the first
-        of a call by the plan's if that is higher.
+        """Attempt id -> the amount by which each of these attempts, the latest, raises the hold: its own bound, or for
+        the first of a call the plan's, if that is higher.
         """
         ids = {attempt.id for attempt in pending}
         held = self.cost_nano or 0

@@ -1,8 +1,8 @@
-"""Performs I/O: what budgets have spent, for a database file that takes the place of another (storage/rescue.py).
+"""Performs I/O: the spend of budgets, for a database file that replaces another (storage/rescue.py).
 
-Several processes may carry the rows of one lost file over, one after the other, and each may have written to it until
-it noticed. So what a carried row adds is booked with the row, once. Spending of earlier rows, which are not carried, is
-known by the lost file's figures alone: no window may have spent less than they say.
+Several processes may carry over the rows of one lost file, one after another, and each may have written to it until it
+noticed the loss. So the spend of a carried row is booked with the row, once. The spend of earlier rows, which are not
+carried, is known only from the lost file's figures: no window may have spent less than those.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from proxy.storage.spending import Figures, Key
 
 _CALLS = "calls WHERE opened_ns >= :since"
 _ATTEMPTS = "attempts WHERE call_id IN (SELECT id FROM calls WHERE opened_ns >= :since)"
-# What a key pays differs from what the provider bills only in the budgets of keys.
+# Only in the budgets of keys does the amount that the key pays differ from the provider's bill.
 _SPENT = """
     SELECT each.value ->> 0 AS budget, each.value ->> 1 AS start_ns, SUM(IFNULL({cost}, 0))
     FROM (SELECT * FROM {rows} AND closed_ns IS NOT NULL AND charges IS NOT NULL) AS row, json_each(row.charges) AS each
@@ -40,7 +40,7 @@ _ADD_ALERTS = "INSERT OR IGNORE INTO alerts (budget, start_ns, share, limit_nano
 
 
 def spent_since(db: sqlite3.Connection, since_ns: int) -> dict[Key, int]:
-    """What the calls opened since then, and their attempts, have spent in each window."""
+    """The spend in each window of calls opened since then, and of their attempts."""
     spent: dict[Key, int] = {}
     for rows, cost in ((_CALLS, _COST_OF_CALL), (_ATTEMPTS, "row.cost_nano")):
         statement = _SPENT.replace("{rows}", rows).replace("{cost}", cost)
@@ -52,7 +52,7 @@ def spent_since(db: sqlite3.Connection, since_ns: int) -> dict[Key, int]:
 def carry_spending(
     orphan: sqlite3.Connection, db: sqlite3.Connection, before: Mapping[Key, int], since_ns: int
 ) -> None:
-    """Books what the carried rows add to `before`, and copies the alerts that were reported. Raises sqlite3.Error."""
+    """Books the spend that the carried rows add to `before`, and copies the reported alerts. Raises sqlite3.Error."""
     figures: dict[Key, Figures] = {(budget, start): (spent, 0) for budget, start, spent, _ in db.execute(_ALL)}
     for key, spent in spent_since(db, since_ns).items():
         figures[key] = (figures.get(key, (0, 0))[0] + spent - before.get(key, 0), 0)

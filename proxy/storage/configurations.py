@@ -1,6 +1,6 @@
 """Performs I/O: the configurations that servers have run, in the usage database. The files hold no secrets.
 
-Every call opens its own connection, as that of the keys does. Nothing here creates a database.
+Every call opens its own connection, as for keys. Nothing here creates a database.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConfigStore:
         self._busy_s = busy_s
 
     def keep(self, config: StoredConfig) -> None:
-        """Stores a version, or that it runs again; beyond MAX_VERSIONS the oldest goes. Raises StoreError."""
+        """Stores a version, or that it runs again; drops the oldest beyond MAX_VERSIONS. Raises StoreError."""
         with self._connected("rw") as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(_KEEP, (config.version, config.applied_ns, config.routing, config.pricing))
@@ -63,7 +63,7 @@ class ConfigStore:
         return [(each.version, each.applied_ns) for each in self._read(_LATEST_FIRST + " LIMIT ?", most)]
 
     def find(self, version: str) -> list[StoredConfig]:
-        """The versions that begin like this. Raises StoreError."""
+        """The versions with this prefix. Raises StoreError."""
         return self._read("WHERE substr(version, 1, ?) = ? ORDER BY version", len(version), version)
 
     def _read(self, rest: str, *parameters: int | str) -> list[StoredConfig]:

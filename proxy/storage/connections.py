@@ -1,7 +1,7 @@
-"""Performs I/O: connections to the usage database beside the ledger's own.
+"""Performs I/O: connections to the usage database other than the ledger's own.
 
-After the file was replaced, the log of the old one lies beside the new one until the ledger has removed it. SQLite
-would apply it to the new file, so nobody else may open that for writing before.
+After the file was replaced, the old file's log stays beside the new file until the ledger has removed it. SQLite would
+apply it to the new file, so nothing else may open that for writing before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxy.storage.rescue import Files, file_and_logs
 def connect(database: Path, mode: str, busy_s: float) -> sqlite3.Connection:
     """`mode` is "rw" or "ro", never "rwc", which would create a file. "ro" never applies a log.
 
-    Raises sqlite3.Error, also while the log of a replaced file is there.
+    Raises sqlite3.Error, also while the log of a replaced file exists.
     """
     try:
         is_foreign = mode != "ro" and has_log_of_another(database)
@@ -35,7 +35,7 @@ def connect(database: Path, mode: str, busy_s: float) -> sqlite3.Connection:
 
 @contextmanager
 def connected(database: Path, mode: str, busy_s: float, what: str) -> Iterator[sqlite3.Connection]:
-    """A connection for the block. Raises StoreError, which names `what` cannot be used."""
+    """A connection for the block. Raises StoreError, which says that `what` cannot be used."""
     try:
         with closing(connect(database, mode, busy_s)) as db:
             yield db
@@ -44,14 +44,14 @@ def connected(database: Path, mode: str, busy_s: float, what: str) -> Iterator[s
 
 
 def has_log_of_another(database: Path) -> bool:
-    """True if the log at the path belongs to a file that is no longer there, by what some owner says of its files."""
+    """True if the log at the path belongs to a file that no longer exists, by some owner's record of its files."""
     found = file_and_logs(database)
     if found[1] is None:
         return False
     for path in Owners(database).lock_paths():
         try:
             opened = msgspec.json.decode(path.read_bytes(), type=Files)
-        except (OSError, msgspec.DecodeError):  # it has gone meanwhile, or says nothing yet
+        except (OSError, msgspec.DecodeError):  # it is gone by now, or still empty
             continue
         if len(opened) == len(found) and opened[0] != found[0] and opened[1] == found[1]:
             return True

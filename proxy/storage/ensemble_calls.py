@@ -1,4 +1,4 @@
-"""Performs I/O: what ensembles decided: written with the end of a call, read for the report."""
+"""Performs I/O: the decisions of ensembles: written with the end of a call, read for the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _record_of = msgspec.json.Decoder(EnsembleRecord).decode
 
 
 def add_decided(db: sqlite3.Connection, closed: Iterable[ClosedCall]) -> None:
-    """Writes the records of those of these calls that have one, and are still open."""
+    """Writes the records of those calls that have one and are still open."""
     decided = [(call.end.call_id, call.end.ensemble) for call in closed if call.end.ensemble is not None]
     if decided:
         values = [(record.name, msgspec.json.encode(record).decode(), call_id) for call_id, record in decided]
@@ -36,13 +36,13 @@ def add_decided(db: sqlite3.Connection, closed: Iterable[ClosedCall]) -> None:
 
 
 def read_decided(db: sqlite3.Connection, call_id: str) -> EnsembleRecord | None:
-    """What an ensemble decided in this call; None: there was none."""
+    """The decision of an ensemble in this call; None: there was none."""
     row = db.execute("SELECT record FROM ensemble_calls WHERE call_id = ?", (call_id,)).fetchone()
     return None if row is None else _record_of(row[0])
 
 
 def delete_decided(db: sqlite3.Connection, call_ids: str) -> None:
-    """`call_ids`: a JSON array."""
+    """Deletes the records of calls. `call_ids`: a JSON array."""
     db.execute(_DELETE, (call_ids,))
 
 

@@ -1,4 +1,4 @@
-"""Performs I/O: sums up the outcomes of experiments and of prompts, in SQL: one row per variant leaves it."""
+"""Performs I/O: sums up the outcomes of experiments and of prompts, in SQL: it returns one row per variant."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sqlite3
 
 from proxy.schema.experiments import OUTCOMES, OutcomeRule, StoredExperiment, Sums, VariantSums
 
-# What counts of the ratings of a call: the last one that says it, or the mean.
+# The rating that counts for a call: the last one with a value, or the mean.
 _LAST = "(SELECT {value} FROM feedback WHERE call_id = calls.id AND {value} IS NOT NULL ORDER BY seq DESC LIMIT 1)"
 _MEAN = "(SELECT AVG({value}) FROM feedback WHERE call_id = calls.id)"
 _SUM = "COUNT({name}), TOTAL({name}), TOTAL({name} * {name})"
-# Repeats got the answer of another call, whose ratings they share. Cost and latency of failures mean nothing.
+# Repeats got the answer of another call, and share its ratings. Cost and latency of failures are meaningless.
 _READ = """
     WITH rated AS (
         SELECT variant, IFNULL(experiment_unit, id) AS unit, 1 AS is_call, success = 0 AS is_error,
@@ -34,8 +34,8 @@ _SCORES = """
         FROM calls WHERE prompt = ? AND prompt_version IS NOT NULL AND replay_of IS NULL
     ) WHERE rating IS NOT NULL GROUP BY prompt_version
 """
-# What each outcome of one kind changes in the mean of its unit: the number of units, the sum of the means and that of
-# their squares. Added up until some moment, they are the sums of `_READ` at that moment.
+# The change that each outcome of one kind makes to the mean of its unit: to the number of units, the sum of the means
+# and the sum of their squares. Added up to some moment, they are the sums of `_READ` at that moment.
 _STEPS = """
     WITH rated AS (
         SELECT variant, IFNULL(experiment_unit, id) AS unit, opened_ns AS at, {value} AS value FROM calls
@@ -63,7 +63,7 @@ _FOREVER_NS = 2**63 - 1
 def read_sums(
     db: sqlite3.Connection, experiment: str, rule: OutcomeRule, since_ns: int, until_ns: int | None
 ) -> dict[str, VariantSums]:
-    """By variant, of calls and outcomes in this period; variants without any are left out."""
+    """The sums by variant of calls and outcomes in this period; variants without any are left out."""
     statement = _statement(_LAST if rule == "last" else _MEAN)
     until_ns = _FOREVER_NS if until_ns is None else until_ns
     found = {}
@@ -81,7 +81,7 @@ def read_sums(
 def read_steps(
     db: sqlite3.Connection, stored: StoredExperiment, since_ns: int, until_ns: int, width_ns: int
 ) -> list[tuple[str, int, Sums]]:
-    """What each stretch of `width_ns` adds to the sums of the deciding metric, by variant and number of the stretch."""
+    """The amounts that each interval of `width_ns` adds to the sums of the deciding metric, by variant and interval."""
     metric, experiment = stored.experiment.metric, stored.experiment
     rating = _LAST if experiment.outcome_rule == "last" else _MEAN
     rated = _RATED.get(metric)
@@ -95,12 +95,12 @@ def read_steps(
 
 
 def read_scores(db: sqlite3.Connection, prompt: str) -> dict[int, float]:
-    """The mean rating of each version of a prompt that was rated, from 0 to 1; of each call its last rating counts."""
+    """The mean rating of each version of a prompt that was rated, from 0 to 1; the last rating of each call counts."""
     return dict(db.execute(_SCORES, (prompt,)).fetchall())
 
 
 def _statement(rating: str) -> str:
-    """Only names of our own columns are put in."""
+    """The statement. Only names of our own columns are inserted."""
     parts = {
         "{success}": rating.replace("{value}", "feedback.success"),
         "{score}": rating.replace("{value}", "feedback.score"),

@@ -1,7 +1,7 @@
-"""Performs I/O: experiments in the usage database: their definition, their life, and what is known of their outcomes.
+"""Performs I/O: experiments in the usage database: their definition, their life cycle, and the sums of their outcomes.
 
-Every worker reads the same rows, so all of them assign and decide alike. What must happen once, a verdict or a start,
-is decided inside a transaction.
+Every worker reads the same rows, so all of them assign and decide in the same way. Steps that must happen once, such as
+a verdict or a start, are decided inside a transaction.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from proxy.storage.experiment_sums import read_scores, read_steps, read_sums
 from proxy.storage.sqlite import SqliteStore
 
 MAX_EXPERIMENTS = 1_000
-MAX_OUTCOMES = 1_000_000  # without a call, of one experiment
-MAX_STEPS = 100_000  # calls and outcomes that are looked at one by one
+MAX_OUTCOMES = 1_000_000  # of one experiment, without a call
+MAX_STEPS = 100_000  # calls and outcomes that are processed one by one
 _WHAT = "usage database"
 _ALL = "SELECT content, state FROM experiments"
 _ADD = "INSERT INTO experiments (id, status, prompt, content, state) VALUES (?, ?, ?, ?, ?)"
@@ -77,21 +77,21 @@ class ExperimentStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[StoredExperiment]:
-        """By id."""
+        """All experiments, by id."""
         if not self.path.exists():
             return []
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return [_stored(row) for row in db.execute(_ALL + " ORDER BY id").fetchall()]
 
     def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
-        """Raises ExperimentRefused: unknown or changed."""
+        """One experiment. Raises ExperimentRefused: unknown or changed."""
         if not self.path.exists():
             raise ExperimentRefused("unknown", f"There is no experiment {experiment[:64]!r}. Experiments: none.", "id")
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return _found(db, experiment, revision)
 
     def sums(self, stored: StoredExperiment) -> dict[str, VariantSums]:
-        """What is known of each variant since the start; late ratings of its calls count."""
+        """The sums of each variant since the start, including late ratings of its calls."""
         state, experiment = stored.state, stored.experiment
         if state.started_ns is None:
             return {}
@@ -99,7 +99,7 @@ class ExperimentStore:
             return read_sums(db, experiment.id, experiment.outcome_rule, state.started_ns, state.stopped_ns)
 
     def steps(self, stored: StoredExperiment, now_ns: int, count: int, most: int = MAX_STEPS) -> Steps | None:
-        """How the deciding outcomes came in: `count` equal stretches from the start until the stop, or now. None: there
+        """The deciding outcomes over time: `count` equal intervals from the start until the stop, or now. None: there
         are more than `most` calls and outcomes, for which that takes too long.
         """
         start_ns = stored.state.started_ns
@@ -123,16 +123,16 @@ class ExperimentStore:
         stored = StoredExperiment(experiment, ExperimentState(created_ns=now_ns))
         with self._changing() as db:
             if db.execute(_ALL + " WHERE id = ?", (experiment.id,)).fetchone() is not None:
-                raise ExperimentRefused("exists", f"The experiment {experiment.id} is there already.", "id")
+                raise ExperimentRefused("exists", f"The experiment {experiment.id} already exists.", "id")
             (count,) = db.execute("SELECT COUNT(*) FROM experiments").fetchone()
             if count >= MAX_EXPERIMENTS:
-                message = f"There are {count} experiments, and there may be no more. Delete old ones."
+                message = f"There are already {count} experiments, the maximum. Delete old ones."
                 raise ExperimentRefused("full", message)
             db.execute(_ADD, (experiment.id, *_values(stored)))
         return stored
 
     def replace(self, experiment: Experiment, revision: int | None) -> StoredExperiment:
-        """Another definition under the same id, until the experiment has started."""
+        """Replaces the definition of an experiment that has not started."""
 
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             if found.state.started_ns is not None:
@@ -143,7 +143,7 @@ class ExperimentStore:
         return self._change(experiment.id, revision, changed)
 
     def delete(self, experiment: str, revision: int | None) -> None:
-        """With its outcomes that belong to no call; calls keep theirs."""
+        """Deletes an experiment with its outcomes that belong to no call; calls keep theirs."""
         with self._changing() as db:
             if _found(db, experiment, revision).is_running:
                 raise ExperimentRefused("conflict", f"{experiment} is running. Stop it first.")
@@ -151,11 +151,11 @@ class ExperimentStore:
             db.execute(_DELETE_OUTCOMES, (experiment,))
 
     def start(self, experiment: str, revision: int | None, now_ns: int) -> StoredExperiment:
-        """Calls take part from now on. What is running goes on; what has stopped stays stopped."""
+        """Starts an experiment: calls take part from now on. A running one goes on; a stopped one stays stopped."""
 
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             if found.state.stopped_ns is not None:
-                message = f"{experiment} was stopped, and its calls are counted. Create another experiment."
+                message = f"{experiment} was stopped, and its calls have been counted. Create another experiment."
                 raise ExperimentRefused("conflict", message)
             if found.is_running:
                 return found
@@ -165,7 +165,7 @@ class ExperimentStore:
         return self._change(experiment, revision, changed)
 
     def stop(self, experiment: str, revision: int | None, now_ns: int) -> StoredExperiment:
-        """Calls no longer take part; their ratings still count."""
+        """Stops an experiment: calls no longer take part, but their ratings still count."""
 
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             if found.state.status == "draft":
@@ -175,7 +175,7 @@ class ExperimentStore:
         return self._change(experiment, revision, changed)
 
     def decide(self, experiment: str, winner: str, now_ns: int) -> StoredExperiment:
-        """Records the verdict; the first one stands."""
+        """Records the verdict; only the first one counts."""
 
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             return found if found.state.winner is not None else _with(found, winner=winner, decided_ns=now_ns)
@@ -183,7 +183,7 @@ class ExperimentStore:
         return self._change(experiment, None, changed)
 
     def note_promoted(self, experiment: str, version: int, before: int | None, now_ns: int) -> StoredExperiment:
-        """The label was moved for the winner; the first time stands."""
+        """Records that the label was moved for the winner; only the first time counts."""
 
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             if found.state.promoted_ns is not None and found.state.reverted_ns is None:
@@ -193,11 +193,11 @@ class ExperimentStore:
         return self._change(experiment, None, changed)
 
     def note_reverted(self, experiment: str, now_ns: int) -> StoredExperiment:
-        """The label was moved back."""
+        """Records that the label was moved back."""
         return self._change(experiment, None, lambda db, found: _with(found, reverted_ns=now_ns))
 
     def track(self, tracked: Tracked, now_ns: int) -> None:
-        """Adds an outcome that belongs to no call. A power loss may take the last ones away."""
+        """Adds an outcome that belongs to no call. A power loss may lose the latest ones."""
         with self._changing("PRAGMA synchronous=NORMAL") as db:
             found = _found(db, tracked.experiment, None)
             if not found.is_running:
@@ -205,7 +205,7 @@ class ExperimentStore:
                 raise ExperimentRefused("conflict", message)
             (newest,) = db.execute(_NEWEST, (tracked.experiment,)).fetchone()
             if newest >= MAX_OUTCOMES:
-                raise ExperimentRefused("full", f"{tracked.experiment} has {newest} outcomes; more are not kept.")
+                raise ExperimentRefused("full", f"{tracked.experiment} has {newest} outcomes, the maximum.")
             success = None if tracked.success is None else int(tracked.success)
             values = (tracked.variant, tracked.unit, success, tracked.score, now_ns)
             db.execute(_TRACK, (tracked.experiment, newest + 1, *values))
@@ -229,10 +229,10 @@ class ExperimentStore:
 
     @contextmanager
     def _changing(self, durability: str = "PRAGMA synchronous=FULL") -> Iterator[sqlite3.Connection]:
-        """One transaction, committed when the block ends; rolled back after an error, since the connection closes."""
+        """One transaction, committed when the block ends. After an error, closing the connection rolls it back."""
         if not self.path.exists():
             store = SqliteStore(self.path, busy_s=self._busy_s)
-            store.open()  # its mode, its journal, its schema
+            store.open()  # sets the file mode, the journal and the schema
             store.close()
         with connected(self.path, "rw", self._busy_s, _WHAT) as db:
             db.execute(durability)
@@ -242,7 +242,7 @@ class ExperimentStore:
 
 
 def _check_prompt(db: sqlite3.Connection, experiment: Experiment) -> None:
-    """Raises ExperimentRefused for a prompt or a version that is not there, or that another experiment varies."""
+    """Raises ExperimentRefused for a prompt or a version that does not exist, or that another experiment varies."""
     if experiment.prompt is None:
         return
     if db.execute(_HAS_PROMPT, (experiment.prompt,)).fetchone() is None:
@@ -254,7 +254,7 @@ def _check_prompt(db: sqlite3.Connection, experiment: Experiment) -> None:
             raise ExperimentRefused("conflict", message, f"variants.{place}.prompt_version")
     other = db.execute(_SAME_PROMPT, (experiment.prompt,)).fetchone()
     if other is not None:
-        message = f"The experiment {other[0]} varies {experiment.prompt} already. Stop it first."
+        message = f"The experiment {other[0]} already varies {experiment.prompt}. Stop it first."
         raise ExperimentRefused("conflict", message, "prompt")
 
 
@@ -266,7 +266,7 @@ def _found(db: sqlite3.Connection, experiment: str, revision: int | None) -> Sto
     found = _stored(row)
     if revision is not None and revision != found.state.revision:
         message = (
-            f'{experiment} has changed meanwhile: its ETag is "{found.state.revision}". '
+            f'{experiment} has changed since you read it: its ETag is now "{found.state.revision}". '
             "Read it again, then repeat the change."
         )
         raise ExperimentRefused("changed", message)

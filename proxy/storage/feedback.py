@@ -1,4 +1,4 @@
-"""Performs I/O: what callers say about the answers of calls (table `feedback`). Ratings go with their calls."""
+"""Performs I/O: callers' ratings of answers (table `feedback`). Ratings are deleted with their calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.schema.records import NANO_PER_USD
 from proxy.storage.base import RowRefused
 
 MOST_PER_CALL = 100
-# The call itself; of a repeat the call whose answer it got, if that is still there.
+# The call itself; for a repeat the call whose answer it got, if that still exists.
 _CALL = """
     SELECT IFNULL((SELECT id FROM calls AS first WHERE first.id = calls.replay_of), id) FROM calls
     WHERE id = :id AND (:key_id IS NULL OR IFNULL(key_id, '') = :key_id)
@@ -33,13 +33,13 @@ _DELETE = "DELETE FROM feedback WHERE call_id IN (SELECT value FROM json_each(?)
 
 
 def add_rating(db: sqlite3.Connection, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
-    """Stores the rating of a call of this key (None: of any key); returns it as stored. None: there is no such call.
+    """Stores the rating of a call of this key (None: any key). Returns it as stored; None: there is no such call.
 
     Raises RowRefused if the call has too many.
     """
     success = None if rating.success is None else int(rating.success)
     values = (rating.key_id, success, rating.score, rating.comment, rating.source)
-    db.execute("BEGIN IMMEDIATE")  # whoever closes the connection after an error takes it back
+    db.execute("BEGIN IMMEDIATE")  # closing the connection after an error rolls it back
     found = db.execute(_CALL, {"id": rating.call_id, "key_id": key_id}).fetchone()
     if found is None:
         db.execute("ROLLBACK")
@@ -47,7 +47,7 @@ def add_rating(db: sqlite3.Connection, rating: Rating, key_id: str | None, now_n
     (call_id,) = found
     count, last = db.execute(_COUNT, (call_id,)).fetchone()
     if count >= MOST_PER_CALL:
-        raise RowRefused(f"The call {call_id} has {count} ratings already; more are not kept.")
+        raise RowRefused(f"The call {call_id} already has {count} ratings, the maximum.")
     db.execute(_ADD, (call_id, last + 1, now_ns, *values))
     db.execute("COMMIT")
     return _shown(call_id, now_ns, *values)
@@ -65,7 +65,7 @@ def last_ratings(db: sqlite3.Connection, call_ids: list[str]) -> dict[str, float
 
 
 def delete_ratings(db: sqlite3.Connection, call_ids: str) -> None:
-    """`call_ids`: a JSON array."""
+    """Deletes the ratings of calls. `call_ids`: a JSON array."""
     db.execute(_DELETE, (call_ids,))
 
 

@@ -1,10 +1,10 @@
 """Translates: durations into histograms with logarithmic buckets, kept as short byte strings.
 
 A bucket is 5 % wide, and a percentile is the middle of its bucket: it is off by at most 2.5 % (`ERROR`). Buckets range
-from 0.1 ms to eight hours; what lies beyond counts in the first or in the last of them.
+from 0.1 ms to eight hours; durations beyond count in the first or the last one.
 
-In memory a histogram is one integer with a lane of 32 bits for each bucket, so that adding two is one addition. Stored
-are the lanes from the first that is not zero to the last, of 8 bits each if that is enough.
+In memory a histogram is one integer with a lane of 32 bits for each bucket, so that adding two is one addition. The
+stored form has the lanes from the first to the last non-zero one, with 8 bits each if that is enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEAD = 3  # bytes: the first bucket in two, and the width of a count
 
 
 def pack(lanes: int) -> bytes | None:
-    """The stored form; None of an empty histogram."""
+    """The stored form; None for an empty histogram."""
     if not lanes:
         return None
     first = ((lanes & -lanes).bit_length() - 1) // _LANE
@@ -54,7 +54,7 @@ def merged(one: bytes | None, other: bytes | None) -> bytes | None:
 
 
 def percentiles(lanes: int, *percents: int) -> list[float | None]:
-    """Milliseconds by nearest rank; None of an empty histogram."""
+    """Milliseconds by nearest rank; None for an empty histogram."""
     raw = lanes.to_bytes((_LAST + 1) * _LANE_BYTES, "little")
     sums = list(accumulate(memoryview(raw).cast("I")))
     return [_middle(bisect_left(sums, -(-sums[-1] * each // 100))) if sums[-1] else None for each in percents]
@@ -65,7 +65,7 @@ def _middle(bucket: int) -> float:
 
 
 class Merging:
-    """The SQL aggregate `histogram(x)`: of durations, of stored histograms, or of both."""
+    """The SQL aggregate `histogram(x)` over durations, stored histograms, or both."""
 
     def __init__(self) -> None:
         self._lanes = 0

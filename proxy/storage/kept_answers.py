@@ -1,7 +1,7 @@
-"""Performs I/O: answers kept for repeats of their request, encrypted, by caller and name, in the usage database.
+"""Performs I/O: answers stored for repeats of their request, encrypted, by caller and name, in the usage database.
 
-A row is `open` while the call that buys its answer runs in the process `owner`, `kept` once the answer is there, and
-`too_large` where the answer could not be kept. So an open row is a claim: no other process buys the same answer. It is
+A row is `open` while the call for its answer runs in the process `owner`, `kept` once the answer is stored, and
+`too_large` if the answer could not be stored. So an open row is a claim: no other process sends the same request. It is
 `lost` once its process is found dead, and free for the next call.
 One connection, used from one thread of the owner.
 """
@@ -33,7 +33,7 @@ class AnswerLimits(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """Where an answer is kept: its caller and a digest of what it is called. `request`: a digest of its request."""
+    """The key of a stored answer: its caller and a digest of its name. `request`: a digest of its request."""
 
     caller: str
     name: bytes
@@ -45,7 +45,7 @@ class Place(Struct, frozen=True):
 
 
 class Kept(Struct, frozen=True):
-    """What stands at a place. `data` None: the row is open, or the answer was too large."""
+    """The row at a place. `data` None: the row is open, or the answer was too large."""
 
     request: bytes
     call_id: str
@@ -75,7 +75,7 @@ class KeptAnswers:
         self._seal = Seal(self._store.database, key, b"kept answers")
 
     def find(self, place: Place, now_ns: int) -> Kept | None:
-        """What stands at the place, unless it has expired or nobody will end it. Raises StoreError."""
+        """The row at the place, unless it has expired or is a claim that will never end. Raises StoreError."""
         self._seal.open()
         try:
             return self._find(self._store.connected(), place, now_ns)
@@ -83,11 +83,11 @@ class KeptAnswers:
             raise self._store.failed(error, _WHAT) from error
 
     def claim(self, place: Place, call_id: str, now_ns: int, until_ns: int, *, anew: bool = False) -> Kept | None:
-        """None, or the LOST call before: the place is now this call's, until `keep`, `free` or `until_ns`.
+        """Claims the place for this call, until `keep`, `free` or `until_ns`. Returns None, or the LOST call before.
 
-        Else what stands there. `anew`: whatever that is, it counts no longer. Raises StoreError.
+        If the place is taken, returns its row. `anew`: ignore and replace that row. Raises StoreError.
         """
-        found = None if anew else self.find(place, now_ns)  # the usual repeat takes no write lock
+        found = None if anew else self.find(place, now_ns)  # a usual repeat takes no write lock
         if found is not None and found.state != LOST:
             return found
         try:
@@ -102,7 +102,7 @@ class KeptAnswers:
             raise self._store.failed(error, _WHAT) from error
 
     def keep(self, place: Place, call_id: str, data: bytes | None, now_ns: int, until_ns: int) -> None:
-        """Keeps the answer of this call, or that it is too large (None), unless another call claimed the place.
+        """Stores the answer of this call, or that it is too large (None), unless another call claimed the place.
 
         Drops answers beyond the limits. Raises StoreError.
         """
@@ -161,14 +161,14 @@ class KeptAnswers:
             return None
         request, call_id, state, owner, kept_ns, sealed = row
         if state == OPEN and owner == self._owner():
-            return None  # this process would know the call: it could not free its claim
+            return None  # a claim of this process that it could not free: its call is not running here
         if sealed is None or request != place.request:
             return Kept(request, call_id, state, kept_ns)
         data = self._seal.unseal(sealed, place.bound_to)
         return None if data is None else Kept(request, call_id, state, kept_ns, zlib.decompress(data))
 
     def _drop(self, db: sqlite3.Connection, caller: str, now_ns: int) -> None:
-        """Drops answers beyond the limits, oldest first. The time depends on what is dropped, not on what is kept."""
+        """Drops answers beyond the limits, oldest first. The time depends on the dropped answers only."""
         limits = self._limits
         db.execute(_EXPIRE, {"now": now_ns, "most": _EXPIRED_AT_ONCE})
         own = (f"of {caller}", limits.caller_answers, limits.caller_bytes)

@@ -1,4 +1,4 @@
-"""Performs I/O: the keys made by `proxy keys`, in the usage database. Only the SHA-256 of a key is stored.
+"""Performs I/O: the keys created by `proxy keys`, in the usage database. Only the SHA-256 of a key is stored.
 
 Every call opens its own connection, so that the store works from any thread, and from the command line while a server
 runs. Reading never creates a file.
@@ -42,7 +42,7 @@ class StoredKey(Struct, frozen=True):
 
 
 class KeysFound(Struct, frozen=True):
-    """The result of `look`: the keys by their hashes, whether any key is unrevoked, and whether one was ever made."""
+    """The result of `look`: the keys by hash, whether any key is unrevoked, and whether one was ever created."""
 
     keys: dict[bytes, StoredKey]
     exist: bool
@@ -59,7 +59,7 @@ class KeyStore:
     def add(self, key: StoredKey, digest: bytes) -> None:
         """Stores a new key by its SHA-256; creates the database if needed. Raises StoreError: place and fix."""
         store = SqliteStore(self._path, busy_s=self._busy_s)
-        store.open()  # its mode, its journal, its schema
+        store.open()  # sets the file mode, the journal and the schema
         store.close()
         models = None if key.models is None else msgspec.json.encode(key.models).decode()
         values = (key.id, key.name, key.role, key.last4, models, key.created_ns, key.expires_ns, digest)
@@ -83,7 +83,7 @@ class KeyStore:
         return [_key_of(row) for row in rows]
 
     def all(self) -> list[StoredKey]:
-        """All keys ever made, oldest first. Raises StoreError."""
+        """All keys ever created, oldest first. Raises StoreError."""
         with self._connected("ro") as db:
             if not _has_table(db):
                 return []

@@ -3,8 +3,8 @@
 Every process holds `flock` on its own file, which its rows name. A free lock means a dead owner, even after kill -9,
 and without process ids, which are reused. Lock files are next to the database, on the same machine.
 
-A process that opens the database under another name may not see the lock file, and somebody may delete it. So each
-owner also renews a lease in the database: an owner without a lock file is dead once its lease expires.
+A process that opens the database under another name may not see the lock file, and it may be deleted. So each owner
+also renews a lease in the database: an owner without a lock file is dead once its lease expires.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Owners:
         """Takes our own lock and returns its id. Raises OSError."""
         if self._fd < 0:
             self.id = f"{os.getpid()}-{secrets.token_hex(6)}"
-            self._own_path = str(self._path(self.id))  # looked at with every commit
+            self._own_path = str(self._path(self.id))  # checked at every commit
             self._fd = self._locked_file()
         return self.id
 
@@ -49,7 +49,7 @@ class Owners:
             os.close(lost)
 
     def note(self, text: bytes) -> None:
-        """Writes into our lock file which files we use (`connections`). Raises OSError."""
+        """Records in our lock file which files we use (`connections`). Raises OSError."""
         self._note = text
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
@@ -97,18 +97,18 @@ class Owners:
             yield renewed_ns is None or now_ns - renewed_ns > LEASE_S * 1e9
             return
         try:
-            # A living owner whose file was removed holds a new one: the lock of the old one says nothing.
+            # A living owner whose file was removed holds a new one: the lock of the old one is no evidence.
             is_dead = take_lock(fd) and is_same_file(fd, path)
             yield is_dead
             if is_dead:
-                # Unlinked under the lock, so that no other process can take it before the close.
+                # Unlinked while locked, so that no other process can take it before the close.
                 with suppress(FileNotFoundError):
                     path.unlink()
         finally:
             os.close(fd)
 
     def _locked_file(self) -> int:
-        """Our lock file, locked before it gets the name that others look for."""
+        """Our lock file, locked before it gets the name that other processes look for."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         unnamed = self.directory / f".{self.id}"
         fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

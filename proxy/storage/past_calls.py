@@ -44,8 +44,8 @@ _DECISION = ("step", "rule", "strategy", "facts", "snapshot", "candidates")
 
 
 def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) -> dict[str, Any] | None:
-    """One call in the shape of `GET /v1/requests/{id}`, but its attempts are a list of rows with `cost_nano`, and the
-    candidates of its decision are as they were stored.
+    """One call in the shape of `GET /v1/requests/{id}`, except that its attempts are a list of rows with `cost_nano`,
+    and the candidates of its decision are in their stored form.
 
     None if there is none, or it is another key's; `key_id` None: any key.
     """
@@ -59,7 +59,7 @@ def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) 
 
 
 def read_details(connection: sqlite3.Connection, call_id: str) -> CallDetails:
-    """What is kept of a call beside its row; empty if there is none."""
+    """What is kept of a call besides its row; empty if there is none."""
     connection.execute("BEGIN")
     starts = dict(connection.execute(_STARTS, (call_id,)).fetchall())
     found = CallDetails(starts, priced_attempts(connection, [call_id]), read_decided(connection, call_id))
@@ -77,7 +77,7 @@ def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:
 
 
 def row_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of one call as the API shows them, in their order."""
+    """The columns of one call in the form and order of the API."""
     opened_ns = row["opened_ns"]
     moment = datetime.fromtimestamp(opened_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     shown: dict[str, Any] = {}

@@ -14,13 +14,13 @@ from proxy.storage.base import Refusal
 MAX_PROMPTS = 5_000
 MAX_VERSIONS = 5_000  # of one prompt
 MAX_MOVES = 10_000  # of the labels of one prompt
-MAX_LABELS = 100  # of one prompt, those that were taken off too
-MAX_PAGE_BYTES = 1_000_000  # of the versions that are read at once, after the first
+MAX_LABELS = 100  # of one prompt, including removed ones
+MAX_PAGE_BYTES = 1_000_000  # of the versions read at once, after the first
 MAX_EXPORT_BYTES = 900_000  # of all versions in one file, which may have 1 MB
 HEADS = "SELECT id, name, revision, created_ns, archived_ns FROM prompts"
 IDS = "SELECT id FROM prompts WHERE archived_ns IS NULL ORDER BY id LIMIT ?"
 _LIVE = "SELECT version FROM prompt_versions WHERE prompt = ? AND archived_ns IS NULL ORDER BY version"
-# The bare columns of a query with MAX are those of the row that has it.
+# In a query with MAX, bare columns come from the row with the maximum.
 _LABELS = "SELECT label, version, MAX(seq) FROM prompt_labels WHERE prompt = ? GROUP BY label"
 VERSIONS = "SELECT version, created_ns, archived_ns, content FROM prompt_versions WHERE prompt = ?"
 MOVES = "SELECT label, version, moved_ns, moved_by, note FROM prompt_labels WHERE prompt = ? ORDER BY seq DESC LIMIT ?"
@@ -50,7 +50,7 @@ class PromptRefused(Refusal):
 
 
 def unknown_version(head: PromptHead, version: int) -> str:
-    """What to say of a version that cannot be used."""
+    """The message for a version that cannot be used."""
     shown = ", ".join(map(str, head.live[-10:])) or "none"
     first = "the last ones are " if len(head.live) > 10 else ""
     return f"{head.id} has no version {version}. Versions: {first}{shown}."
@@ -81,13 +81,14 @@ def with_parts(db: sqlite3.Connection, row: tuple[Any, ...]) -> PromptHead:
 
 
 def open_head(db: sqlite3.Connection, prompt: str, revision: int | None, *, archived: bool = False) -> PromptHead:
-    """The prompt as it is before a change. Raises PromptRefused."""
+    """The prompt before a change. Raises PromptRefused."""
     head = head_of(db, prompt)
     if head is None:
         raise PromptRefused("unknown", f"There is no prompt {prompt}.")
     if revision is not None and revision != head.revision:
         message = (
-            f'{prompt} has changed meanwhile: its ETag is "{head.revision}". Read it again, then repeat the change.'
+            f'{prompt} has changed since you read it: its ETag is now "{head.revision}". '
+            "Read it again, then repeat the change."
         )
         raise PromptRefused("changed", message)
     if head.archived_ns is not None and not archived:
@@ -98,12 +99,12 @@ def open_head(db: sqlite3.Connection, prompt: str, revision: int | None, *, arch
 def create(db: sqlite3.Connection, head: PromptHead, first: PromptVersion, by: str | None) -> PromptHead:
     if (found := head_of(db, head.id)) is not None:
         state = (
-            "archived, and can be restored" if found.archived_ns is not None else "there already; add a version to it"
+            "archived, and can be restored" if found.archived_ns is not None else "already there; add a version to it"
         )
         raise PromptRefused("exists", f"The prompt {head.id} is {state}.")
     (count,) = db.execute("SELECT COUNT(*) FROM prompts").fetchone()
     if count >= MAX_PROMPTS:
-        raise PromptRefused("full", f"There are {count} prompts, and there may be no more.")
+        raise PromptRefused("full", f"There are already {count} prompts, the maximum.")
     db.execute(_ADD, (head.id, head.name, head.created_ns))
     _add_version(db, head.id, structs.replace(first, version=1))
     for label in head.labels:
@@ -112,7 +113,7 @@ def create(db: sqlite3.Connection, head: PromptHead, first: PromptVersion, by: s
 
 
 def bring(db: sqlite3.Connection, prompt: Brought, now_ns: int, by: str | None) -> list[int]:
-    """The numbers of the versions of a file. Those that are there already keep theirs."""
+    """The numbers of the versions of a file. Existing versions keep theirs."""
     head = head_of(db, prompt.id)
     known: dict[str, int] = {}
     if head is None:
@@ -143,7 +144,7 @@ def bring(db: sqlite3.Connection, prompt: Brought, now_ns: int, by: str | None) 
 def add_next(db: sqlite3.Connection, prompt: str, version: PromptVersion) -> PromptVersion:
     (newest,) = db.execute(_NEWEST, (prompt,)).fetchone()
     if newest >= MAX_VERSIONS:
-        raise PromptRefused("full", f"{prompt} has {newest} versions, and may have no more.")
+        raise PromptRefused("full", f"{prompt} already has {newest} versions, the maximum.")
     added = structs.replace(version, version=newest + 1)
     _add_version(db, prompt, added)
     return added
@@ -163,9 +164,9 @@ def move(db: sqlite3.Connection, prompt: str, move: LabelMove) -> None:
     moves, labels = counts.fetchone()
     is_new = db.execute("SELECT 1 FROM prompt_labels WHERE prompt = ? AND label = ?", (prompt, move.label)).fetchone()
     if moves >= MAX_MOVES:
-        raise PromptRefused("full", f"The labels of {prompt} were moved {moves} times, and cannot be moved again.")
+        raise PromptRefused("full", f"The labels of {prompt} have been moved {moves} times, the maximum.")
     if is_new is None and labels >= MAX_LABELS:
-        raise PromptRefused("full", f"{prompt} has had {labels} labels, and may have no other.")
+        raise PromptRefused("full", f"{prompt} has had {labels} different labels, the maximum.")
     db.execute(_MOVE, (prompt, move.label, move.version, move.moved_ns, move.by, move.note))
 
 
@@ -174,7 +175,7 @@ def changed(db: sqlite3.Connection, head: PromptHead, name: str, archived_ns: in
     db.execute(_CHANGED, (name, archived_ns, head.id))
     after = head_of(db, head.id)
     if after is None:
-        raise RuntimeError("the row has gone within its transaction")
+        raise RuntimeError("the row disappeared within its transaction")
     return after
 
 

@@ -1,7 +1,7 @@
 """Performs I/O: stored prompts, in the usage database. Versions never change; labels keep every move.
 
-Every call opens its own connection, as that of the keys does, so that it works from any thread, and from the command
-line while a server runs. A change is one transaction, which also counts the prompt's `revision`.
+Every call opens its own connection, as for keys, so that it works from any thread, and from the command line while a
+server runs. A change is one transaction, which also increments the prompt's `revision`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ InUse = Callable[[sqlite3.Connection, str, int | None], str | None]
 
 
 def nobody(db: sqlite3.Connection, prompt: str, version: int | None) -> str | None:
-    """No experiment uses any prompt."""
+    """The default for `in_use`: no experiment uses any prompt."""
     return None
 
 
@@ -94,8 +94,8 @@ class PromptStore:
         with self._reading() as db:
             (size,) = db.execute(rows.SIZE, (prompt,)).fetchone()
             if size > rows.MAX_EXPORT_BYTES:
-                hint = "Export them one by one." if prompt is None else "Archive versions that nobody uses."
-                message = f"The prompts have {size // 1000} kB of texts, too much for one file of 1 MB. {hint}"
+                hint = "Export them one by one." if prompt is None else "Archive unused versions."
+                message = f"The prompts have {size // 1000} kB of text, too much for one file of 1 MB. {hint}"
                 raise PromptRefused("large", message)
             statement = rows.HEADS + " WHERE archived_ns IS NULL AND id = IFNULL(?, id) ORDER BY id"
             heads = [rows.with_parts(db, row) for row in db.execute(statement, (prompt,)).fetchall()]
@@ -103,23 +103,23 @@ class PromptStore:
             return [(head, [rows.version_of(row) for row in db.execute(query, (head.id,))]) for head in heads]
 
     def moves(self, prompt: str, limit: int) -> list[LabelMove]:
-        """Where the labels of a prompt were, latest first."""
+        """The moves of a prompt's labels, latest first."""
         with self._reading() as db:
             return [LabelMove(*row) for row in db.execute(rows.MOVES, (prompt, limit)).fetchall()]
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
     def create(self, head: PromptHead, first: PromptVersion, by: str | None = None) -> PromptHead:
-        """A new prompt with its first version, and the labels of `head`."""
+        """Creates a prompt with its first version and the labels of `head`."""
         with self._changing() as db:
             return rows.create(db, head, first, by)
 
     def bring(
         self, prompts: Sequence[Brought], now_ns: int, by: str | None = None, *, only_new: bool = False
     ) -> dict[str, list[int]]:
-        """Adds the prompts of a file, all or none: new ids, versions that are not there yet in the same words, and
-        moves of labels. Returns the numbers that their versions have here, by id. `only_new`: ids that are or were in
-        use stay as they are.
+        """Adds the prompts of a file, all or none: new ids, versions whose content is not stored yet, and moves of
+        labels. Returns id -> the numbers of their versions here. `only_new`: ids that are or were in use stay
+        unchanged.
         """
         if only_new:
             with self._reading() as db:
@@ -141,7 +141,7 @@ class PromptStore:
         labels: Sequence[str] = (),
         by: str | None = None,
     ) -> tuple[PromptHead, PromptVersion]:
-        """The next version, and the prompt with it. `labels` are put on it."""
+        """Adds the next version, with these labels. Returns it and the prompt."""
         with self._changing() as db:
             head = rows.open_head(db, prompt, revision)
             added = rows.add_next(db, prompt, version)
@@ -172,7 +172,7 @@ class PromptStore:
             return rows.changed(db, head, head.name, now_ns)
 
     def restore(self, prompt: str, revision: int | None) -> PromptHead:
-        """Takes `archive` back."""
+        """Reverts `archive`."""
         with self._changing() as db:
             head = rows.open_head(db, prompt, revision, archived=True)
             return head if head.archived_ns is None else rows.changed(db, head, head.name, None)
@@ -205,10 +205,10 @@ class PromptStore:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when the block ends; rolled back after an error, since the connection closes."""
+        """One transaction, on disk when the block ends. After an error, closing the connection rolls it back."""
         if not self.is_there:
             store = SqliteStore(self._path, busy_s=self._busy_s)
-            store.open()  # its mode, its journal, its schema
+            store.open()  # sets the file mode, the journal and the schema
             store.close()
         with connected(self._path, "rw", self._busy_s, _WHAT) as db:
             db.execute("PRAGMA synchronous=FULL")

@@ -92,13 +92,13 @@ class ReasoningStates:
         return found
 
     def find_again(self, caller: str, names: Iterable[str], now_ns: int) -> dict[str, bytes]:
-        """The same, and their time begins anew. Raises StoreError."""
+        """The same, and renews their time. Raises StoreError."""
         found = self.find(caller, names, now_ns)
         renewed = {"caller": caller, "names": msgspec.json.encode(list(found)).decode(), "now": now_ns}
         renewed["before"] = now_ns - int(self._limits.ttl_s * 1e9) // _RENEWALS
         try:
             db = self._store.connected()
-            if db.execute(_OLDER, renewed).fetchone() is not None:  # mostly none is; takes no write lock
+            if db.execute(_OLDER, renewed).fetchone() is not None:  # usually none is; takes no write lock
                 db.execute(_RENEW, renewed)
         except (OSError, sqlite3.Error) as error:
             raise self._store.failed(error, _WHAT) from error
@@ -126,7 +126,7 @@ class ReasoningStates:
         return now_ns - int(self._limits.ttl_s * 1e9)
 
     def _drop(self, db: sqlite3.Connection, caller: str, now_ns: int) -> None:
-        """Drops states beyond the limits, oldest first. The time depends on what is dropped, not on what is kept."""
+        """Drops states beyond the limits, oldest first. The time depends on the dropped states only."""
         limits = self._limits
         db.execute(_EXPIRE, {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE})
         own = (f"of {caller}", limits.caller_states, limits.caller_bytes)

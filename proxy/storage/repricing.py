@@ -1,7 +1,7 @@
-"""Performs I/O: reads attempts in the order of time, and writes their new costs into attempts, calls and sums.
+"""Performs I/O: reads attempts in order of time, and writes their new costs into attempts, calls and sums.
 
-Each chunk is one short transaction, so a server may go on writing. A run that was interrupted can be repeated: it finds
-what is still to be changed.
+Each chunk is one short transaction, so a server can go on writing. An interrupted run can be repeated: it finds the
+remaining changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CALLS = """
         AND (opened_ns > :after_ns OR id > :after_id)
     ORDER BY opened_ns, id LIMIT :most
 """
-# What is charged its hold, or what the vendor said, was not priced from tokens, and stays as it is.
+# Attempts charged by their hold, or by the vendor's own figure, were not priced from tokens, and stay unchanged.
 _ATTEMPTS = """
     SELECT attempts.id, call_id, seq, provider, IFNULL(answered_model, model) AS model, opened_ns, cost_nano, input,
         cache_read, cache_write, output, reasoning, cache_write_1h, searches, input_audio, input_image,
@@ -40,7 +40,7 @@ _SET_ATTEMPT = "UPDATE attempts SET cost_nano = ?, price_version = ? WHERE call_
 _COSTS = (
     "SELECT calls.id, cost_nano, charged_nano FROM json_each(?) AS named CROSS JOIN calls ON calls.id = named.value"
 )
-# As a sweep does it: null if a price is not known that matters.
+# As in a sweep: null if a relevant price is unknown.
 _SET_CALL = """
     UPDATE calls SET cost_nano = (
         SELECT CASE WHEN IFNULL(MAX(cost_nano IS NULL AND (outcome = 'unknown'
@@ -48,7 +48,7 @@ _SET_CALL = """
         FROM attempts WHERE call_id = calls.id)
     WHERE id = ? RETURNING opened_ns, provider, model, key_id, rule, task_type, cost_nano
 """
-# The key pays what the call costs, except for a call that it was forgiven.
+# The key pays the cost of the call, unless the call was forgiven.
 _SET_CHARGE = "UPDATE calls SET charged_nano = cost_nano WHERE id = ?"
 _BY_DAY = """
     SELECT strftime('%Y-%m-%d', attempts.opened_ns / 1000000000, 'unixepoch') AS day, attempts.provider, attempts.model,
@@ -67,7 +67,7 @@ class Repricing:
         self._path = path
 
     def attempts(self, since_ns: int) -> Iterator[list[StoredAttempt]]:
-        """The priced attempts of the calls that began since then and have ended, some calls at a time."""
+        """The priced attempts of the calls that began since then and have ended, a few calls at a time."""
         with self._connected("ro") as db:
             after: tuple[int, str] = (since_ns, "")
             while True:
@@ -85,7 +85,7 @@ class Repricing:
             rollups.prepare(db)
             migrate(db)
             db.execute("BEGIN IMMEDIATE")
-            while rollups.sum_up(db):  # then the sums hold every call, at its old cost
+            while rollups.sum_up(db):  # after that the sums include every call, at its old cost
                 pass
             call_ids = list(dict.fromkeys(each.attempt.call_id for each in changed))
             before = {row[0]: row[1:] for row in db.execute(_COSTS, (_json(call_ids),))}

@@ -14,7 +14,7 @@ _COLUMNS = """
     charged_nano, estimated, latency_ms, first_token_ms, attempts, fallback, success, step, rule, strategy, ensemble,
     prompt, prompt_version, prompt_label, experiment, variant, tags, session, agent, parent_agent
 """
-# What each filter adds. No text from a caller ever reaches a statement.
+# The condition that each filter adds. No text from a caller ever reaches a statement.
 _FILTERS = {
     **{name: name + " = :" + name for name in ("provider", "rule", "strategy", "ensemble", "prompt", "session")},
     **{name: name + " = :" + name for name in ("agent", "outcome", "experiment", "variant")},
@@ -35,7 +35,7 @@ _AFTER = "opened_ns <= :after_ns AND (opened_ns < :after_ns OR id < :after_id)" 
 
 
 def read_log(connection: sqlite3.Connection, query: LogQuery) -> list[dict[str, Any]]:
-    """The calls that fit all filters, each with `opened_ns` for the cursor; one more than `limit` if there are more."""
+    """The calls that match all filters, with `opened_ns` for the cursor; one more than `limit` if there are more."""
     values: dict[str, Any] = {name: getattr(query, name) for name in _OTHERS}
     conditions = [condition for name, condition in _OTHERS.items() if values[name] is not None]
     conditions += [_FILTERS[name] for name in query.filters]

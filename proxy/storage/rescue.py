@@ -1,4 +1,4 @@
-"""Performs I/O: rescues the rows when the database file is removed or replaced while it is in use.
+"""Performs I/O: rescues the rows if the database file is removed or replaced while in use.
 
 SQLite keeps writing to the file it opened, which no other process can open any more. So its rows are copied to the file
 now at the path, or to a new one. Everything here may be repeated, and run in several processes at once.
@@ -20,7 +20,7 @@ Identity = tuple[int, int]
 Files = tuple[Identity | None, ...]  # a database and its logs
 _LOGS = ("-wal", "-shm")
 _OF_CALLS = " WHERE call_id IN (SELECT id FROM calls WHERE opened_ns >= ?)"
-_CHOSEN = {  # by table and key: the rows of calls that were opened since a time
+_CHOSEN = {  # table and key -> the rows of calls opened since a time
     ("calls", "id"): "SELECT * FROM calls WHERE opened_ns >= ?",
     ("attempts", "call_id, seq"): "SELECT * FROM attempts" + _OF_CALLS,
     ("ensemble_calls", "call_id"): "SELECT * FROM ensemble_calls" + _OF_CALLS,
@@ -31,9 +31,9 @@ _ADD = """
     ON CONFLICT ({key}) DO {change}
 """
 _END = "UPDATE SET {same} WHERE {table}.closed_ns IS NULL"
-_WITH_END = ("calls", "attempts")  # whose rows may change until they end
+_WITH_END = ("calls", "attempts")  # tables whose rows may change until they end
 _MANY = 1_000
-# A call that ends is listed to be summed (storage/rollups.py); here some arrive as ended.
+# A call that ends is listed for the sums (storage/rollups.py); some calls arrive here already ended.
 _LIST_ENDED = """
     CREATE TEMP TRIGGER calls_arrived AFTER INSERT ON main.calls WHEN NEW.closed_ns IS NOT NULL
     BEGIN INSERT INTO calls_to_sum (call_id) VALUES (NEW.id); END
@@ -55,7 +55,7 @@ def file_and_logs(database: Path) -> Files:
 
 
 def keep_open(connection: sqlite3.Connection) -> None:
-    """Leaks a connection whose file is gone: closing it would delete its log by name, which is now the new file's."""
+    """Leaks a connection whose file is gone: closing it would delete the new file's log, which has its name."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
@@ -71,11 +71,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def remove_logs(orphan: sqlite3.Connection, database: Path, opened: Files) -> None:
-    """Removes the logs of the file that is gone, since SQLite would apply them to the new file.
+    """Removes the logs of the lost file, because SQLite would apply them to the new one.
 
     Raises OSError.
     """
-    with suppress(sqlite3.Error):  # completes the file for whoever moved it away, without waiting for locks
+    with suppress(sqlite3.Error):  # completes the moved file, without waiting for locks
         orphan.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     for suffix, known in zip(_LOGS, opened[1:], strict=True):
         path = _beside(database, suffix)
@@ -84,7 +84,7 @@ def remove_logs(orphan: sqlite3.Connection, database: Path, opened: Files) -> No
 
 
 def recreate(orphan: sqlite3.Connection, database: Path) -> None:
-    """Copies the file that is gone, unless another process did so first. Raises OSError and sqlite3.Error."""
+    """Copies the lost file, unless another process did so first. Raises OSError and sqlite3.Error."""
     copy = _beside(database, f"-copy-{os.getpid()}")
     try:
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -98,7 +98,7 @@ def recreate(orphan: sqlite3.Connection, database: Path) -> None:
 
 
 def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int) -> None:
-    """Copies the calls opened since then, the ends of those that were open, and what budgets have spent.
+    """Copies the calls opened since then, the ends of those that were open, and the spend of budgets.
 
     Raises sqlite3.Error.
     """

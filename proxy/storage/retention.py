@@ -1,8 +1,8 @@
 """Performs I/O: deletes rows that are older than their retention, and reports the size of the database.
 
-A clean-up deletes in transactions of a few milliseconds and rests between them, so that other writers hardly wait. It
-may stop anywhere: the next one continues. Calls stay until they are in the sums. One process at a time cleans up, by
-the row of `clean_ups`.
+A clean-up deletes in transactions of a few milliseconds and pauses between them, so that other writers hardly wait. It
+may stop anywhere: the next one continues. Calls stay until they are in the sums. Only one process cleans up at a time,
+coordinated by the row of `clean_ups`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from proxy.storage.spending import Key, is_over
 EVERY_S = 3600.0
 LEASE_S = 60.0  # after which another process continues the clean-up of a dead one
 AIM_S = 0.0008  # for the statements of one transaction
-_REST = 79  # times as long as the transaction took: the write lock is taken for an eightieth of the time
+_REST = 79  # pause, as a multiple of the transaction's time: the write lock is held for an eightieth of the time
 _LEAST_REST_S = 0.002
 _FIRST, _MOST = 16, 400  # calls per transaction
-_CHECKPOINT_AFTER = 10  # transactions, so that the ledger's commits need not do it; nobody waits for it
+_CHECKPOINT_AFTER = 10  # transactions, so that the ledger's commits need not do it; no caller waits for it
 _WINDOWS = 500  # read at once
 _NS = 1_000_000_000
-_CLAIM = "UPDATE clean_ups SET due_ns = :until WHERE due_ns <= :now OR due_ns > :latest"  # later: the clock was set
+# A due time after `latest` means that the clock was set back.
+_CLAIM = "UPDATE clean_ups SET due_ns = :until WHERE due_ns <= :now OR due_ns > :latest"
 _SET_DUE = "UPDATE clean_ups SET due_ns = ?"
 _OLD_CALLS = """
     SELECT opened_ns, rowid, id, closed_ns IS NOT NULL AND id NOT IN (SELECT call_id FROM calls_to_sum), success
@@ -68,7 +69,7 @@ class StorageState(Struct, frozen=True):
 
 
 class KeptDays(Struct, frozen=True):
-    """How long rows are kept: calls, calls that did not succeed, and texts, which go with their calls at the latest."""
+    """How long rows are kept: calls, calls that did not succeed, and texts, deleted with their calls at the latest."""
 
     calls: int
     errors: int
@@ -76,7 +77,7 @@ class KeptDays(Struct, frozen=True):
 
 
 class Cleaned(Struct):
-    """What a clean-up has deleted. `longest_s`: the longest time for which it held the write lock."""
+    """The result of a clean-up. `longest_s`: the longest time for which it held the write lock."""
 
     calls: int = 0
     attempts: int = 0
@@ -109,7 +110,7 @@ class Retention:
         self._size = _FIRST
 
     def clean_up(self, give_up: Callable[[], bool] = lambda: False) -> Cleaned | None:
-        """Deletes what is too old, if a clean-up is due; None if it is not. Raises StoreError.
+        """Deletes expired rows if a clean-up is due; None if it is not. Raises StoreError.
 
         It may take minutes. `give_up` is polled.
         """
@@ -133,7 +134,7 @@ class Retention:
             store.close()
 
     def state(self) -> StorageState:
-        """It counts the calls, so ask seldom. Raises StoreError."""
+        """The state. It counts all calls, so ask rarely. Raises StoreError."""
         try:
             with closing(connect(self._path, "ro", self._busy_s)) as db:
                 calls, oldest_ns, due_ns = db.execute(_STATE).fetchone()
@@ -149,7 +150,7 @@ class Retention:
         return db.execute(_CLAIM, times).rowcount == 1
 
     def _transactions(self, store: SideStore, now_ns: int, done: Cleaned) -> Iterator[None]:
-        """Deletes calls, texts and windows; each step is one transaction at most."""
+        """Deletes calls, texts and windows; each step is at most one transaction."""
         before = [max(0, now_ns - days * 86_400 * _NS) for days in (self._days.errors, self._days.calls)]  # by success
         position = (0, 0)
         while (
@@ -192,7 +193,7 @@ class Retention:
 
     @contextmanager
     def _transaction(self, db: sqlite3.Connection, done: Cleaned) -> Iterator[sqlite3.Connection]:
-        """Renews the claim, adapts the size of the next transaction to the time this one took, and rests."""
+        """Renews the claim, adapts the size of the next transaction to the time that this one took, and pauses."""
         db.execute("BEGIN IMMEDIATE")
         begun = time.perf_counter()
         try:
@@ -215,7 +216,7 @@ class Retention:
 
 
 def _no_schema(_: Database) -> None:
-    """The ledger makes the tables."""
+    """Does nothing: the ledger creates the tables."""
 
 
 def _bytes(path: Path) -> int:

@@ -2,10 +2,10 @@
 
 A row sums the calls of one provider, model, key, rule and task that began in its span. Further rows sum over some of
 these (`KEPT`), so that a common question reads few rows, however many combinations there are. In a row's key '' is an
-unknown value, since NULLs are never equal.
+unknown value, because NULLs are never equal.
 
-When a call ends, a trigger lists it in `calls_to_sum`, in the transaction that ends it, whoever does so: a settle,
-another process's sweep, a rescue. Only the first end of a call changes its row, so it is listed once. `sum_up` moves
+When a call ends, a trigger lists it in `calls_to_sum`, in the transaction that ends it, whether that is a settle,
+another process's sweep or a rescue. Only the first end of a call changes its row, so it is listed once. `sum_up` moves
 listed calls into the sums. Usage is read as the sums and the listed calls together, in one snapshot, so it is exact at
 any time.
 """
@@ -22,9 +22,9 @@ from proxy.storage.histograms import Merging, merged, pack, unpack
 HOUR_S, DAY_S = 3_600, 86_400
 AT_ONCE = 500  # calls; summing them takes about a millisecond
 KEY = ("provider", "model", "key_id", "rule", "task_type")
-# What the rows of each kind keep apart, from the fewest rows to the most; '' stands for everything else.
+# The columns that rows of each kind distinguish, from the fewest rows to the most; '' stands for everything else.
 KEPT = {"none": (), "key": ("key_id",), "model": ("provider", "model"), "task": ("rule", "task_type"), "all": KEY}
-# Each sum, and what a call adds to it. The limit keeps SUM within 64 bits, whatever a vendor reported.
+# Each sum, and the amount that a call adds. The limit keeps SUM within 64 bits, whatever a vendor reports.
 SUMS = {
     "calls": "1",
     "successes": "success",
@@ -36,7 +36,7 @@ SUMS = {
     "unpriced_calls": "cost_nano IS NULL",
     "fallbacks": "fallback",
     "replays": "replay_of IS NOT NULL",
-    "timed_calls": "attempts > 0 AND latency_ms IS NOT NULL",  # times of calls without attempts measure nothing
+    "timed_calls": "attempts > 0 AND latency_ms IS NOT NULL",  # times of calls without attempts are meaningless
     "latency_ms": "IIF(attempts > 0, IFNULL(latency_ms, 0.0), 0.0)",
     "charged_nano": "MIN(COALESCE(charged_nano, cost_nano, 0), 9007199254740992)",
 }
@@ -68,7 +68,7 @@ _ADD = (
 def prepare(db: sqlite3.Connection) -> None:
     """Registers the SQL functions that sums need, for writing and for reading."""
     db.create_function("merged", 2, merged, deterministic=True)
-    db.create_aggregate("histogram", 1, Merging)  # type: ignore[arg-type]  # typeshed knows integers only
+    db.create_aggregate("histogram", 1, Merging)  # type: ignore[arg-type]  # typeshed knows only integers
 
 
 def sum_up(db: sqlite3.Connection, most: int = AT_ONCE) -> int:
@@ -90,12 +90,12 @@ def sum_up(db: sqlite3.Connection, most: int = AT_ONCE) -> int:
 
 
 def list_all(db: sqlite3.Connection) -> None:
-    """Lists every call that has ended: for a database that has no sums yet."""
+    """Lists every ended call, for a database without sums."""
     db.execute("INSERT INTO calls_to_sum (call_id) SELECT id FROM calls WHERE closed_ns IS NOT NULL ORDER BY opened_ns")
 
 
 def correct(db: sqlite3.Connection, changes: Iterable[tuple[int, list[str | None], Mapping[str, int]]]) -> None:
-    """Adds to the sums of calls that are in them: `opened_ns`, the values of `KEY`, and the changes by name."""
+    """Corrects sums for calls already in them: `opened_ns`, the values of `KEY`, and the changes by name."""
     rows = []
     for opened_ns, key, change in changes:
         values = [*(change.get(name, 0) for name in SUMS), *(None for _ in TIMES)]

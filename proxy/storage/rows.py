@@ -42,14 +42,14 @@ _END_ATTEMPT = """
         duration_ms = ?, first_token_ms = ?, upstream_request_id = ?
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
-# Before the end of the same attempt. Most attempts have none of this.
+# Runs before the end of the same attempt. Most attempts have none of this.
 _BILLED_PARTS = """
     UPDATE attempts SET input_audio = ?, input_image = ?, cache_read_audio = ?, output_audio = ?, output_image = ?,
         service_tier = ?, answered_model = ?, others = ?, raw_usage = ?, provider_cost_nano = ?,
         price_version = IFNULL(?, price_version)
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
-# Before the end of the same call. Only calls in experiments have any.
+# Runs before the end of the same call. Only calls in experiments have any.
 _JUDGED = "UPDATE calls SET valid_json = ?, refusal = ? WHERE id = ? AND closed_ns IS NULL"
 # `OR FAIL`: otherwise SQLite copies each page that the statement changes, because of the trigger. A batch that fails
 # is rolled back as a whole.
@@ -90,7 +90,7 @@ _STATES = """
 
 
 class CallState(NamedTuple):
-    """A call's row as it is before a batch changes it. `closed_ns` None: still open."""
+    """A call's row before a batch changes it. `closed_ns` None: still open."""
 
     closed_ns: int | None
     opened_ns: int
@@ -103,8 +103,8 @@ class CallState(NamedTuple):
 def states(db: sqlite3.Connection, call_ids: Iterable[str]) -> dict[str, CallState]:
     """The rows of these calls, by id; calls without a row are left out.
 
-    Read before `put` changes them, they tell what this batch changes: a call that has ended already is not ended again,
-    be it that the same batch was committed before and its answer was lost, or that another process's sweep was first.
+    Read before `put` changes them, they show what this batch changes: an ended call is not ended again, whether the
+    same batch was committed before and its answer was lost, or another process's sweep came first.
     """
     rows = db.execute(_STATES, (msgspec.json.encode(list(call_ids)).decode(),))
     return {row[0]: CallState._make(row[1:]) for row in rows}
@@ -179,7 +179,7 @@ def _lose(db: sqlite3.Connection, where: str, which: str, now_ns: int) -> int:
 
 
 # sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `str()`. So does
-# None, hence `_NULL` in columns that are mostly empty: SQLite stores a NaN as NULL, in tables that are STRICT too.
+# None, hence `_NULL` in columns that are mostly empty: SQLite stores a NaN as NULL, even in STRICT tables.
 _NULL = float("nan")
 
 

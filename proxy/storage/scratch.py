@@ -1,6 +1,6 @@
 """Performs I/O: a temporary folder per process. Folders of killed processes are removed at the next start.
 
-A lock in the folder tells whether its process lives, as in `owners`. Only folders with that lock file are removed.
+A lock in the folder shows whether its process is alive, as in `owners`. Only folders with that lock file are removed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _own_folder(place: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         path = folder / _LOCK
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # A sweep may have run between creating the file and locking it: then take another folder.
+        # A sweep may have run between creation and locking: then use another folder.
         if take_lock(lock) and is_same_file(lock, path):
             return folder, lock
         os.close(lock)

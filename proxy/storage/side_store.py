@@ -1,6 +1,6 @@
-"""Performs I/O: a further connection to the usage database, and the encryption of what is kept in it.
+"""Performs I/O: an additional connection to the usage database, and the encryption of stored content.
 
-For stores beside the ledger that may lose their rows: each has one connection, used from one thread of its owner.
+For stores other than the ledger, which may lose rows: each has one connection, used from one thread of its owner.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NONCE_BYTES = 12
 
 
 class SideStore:
-    """Opens and closes the connection. `database` None: the tables that `schema` makes, in memory."""
+    """Opens and closes the connection. `database` None: the tables that `schema` creates, in memory."""
 
     def __init__(self, database: Path | None, schema: Callable[[Database], None], *, busy_s: float = 1.0) -> None:
         self.database = None if database is None else Path(os.path.realpath(database))
@@ -96,9 +96,9 @@ class SideStore:
 
 
 class Seal:
-    """AES-256-GCM. `key` None: the key in the file next to the database; without a database one that ends with us.
+    """AES-256-GCM. `key` None: the key in the file next to the database; without a database one for this process.
 
-    `purpose` keeps the keys of two stores apart that are derived from one secret.
+    `purpose` makes the keys of two stores different that are derived from one secret.
     """
 
     def __init__(self, database: Path | None, key: Secret | None, purpose: bytes) -> None:
@@ -113,12 +113,12 @@ class Seal:
             self._cipher = AESGCM(self._key_bytes())
 
     def seal(self, data: bytes, bound_to: list[str]) -> bytes:
-        """The encrypted data, authenticated with its place, so that it cannot be moved to another row."""
+        """The encrypted data, authenticated with its row, so that it cannot be moved to another one."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._opened().encrypt(nonce, data, msgspec.json.encode(bound_to))
 
     def unseal(self, sealed: bytes, bound_to: list[str]) -> bytes | None:
-        """The data; None if it was sealed with another key or for another place, or is damaged."""
+        """The data; None if it was sealed with another key or for another row, or is damaged."""
         with suppress(InvalidTag, ValueError):
             return self._opened().decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], msgspec.json.encode(bound_to))
         return None
@@ -150,7 +150,7 @@ def shared_key(path: Path) -> bytes:
                 raise StoreError(message)
             fcntl.flock(fd, fcntl.LOCK_EX)  # released when the process ends, even during the write
             key = os.read(fd, _KEY_BYTES + 1)
-            if not key:  # new, or left by a process that died here: not used yet
+            if not key:  # new, or left by a process that died at this point: not used yet
                 key = os.urandom(_KEY_BYTES)
                 if os.write(fd, key) < _KEY_BYTES:
                     os.ftruncate(fd, 0)

@@ -1,4 +1,4 @@
-"""Performs I/O: what is spent and held in each budget window (table `spending`).
+"""Performs I/O: the spent and held amounts of each budget window (table `spending`).
 
 It is read and changed inside the transaction that writes a batch, under SQLite's write lock: the figures cannot change
 between a check and the write, in any process.
@@ -39,10 +39,10 @@ _OPEN_ATTEMPTS = """
 
 
 def is_over(budget: str, start_ns: int, now_ns: int, used_ns: int) -> bool:
-    """True if the window ended so long ago that nobody needs its figures. `used_ns`: when they last changed.
+    """True if the window ended so long ago that its figures are not needed. `used_ns`: when they last changed.
 
-    `total` never ends, except that of a session, which clients name at will: it ends when nothing has counted against
-    it for IDLE_DAYS.
+    `total` never ends, except for a session, whose names clients choose freely: it ends when nothing has counted
+    against it for IDLE_DAYS.
     """
     kind, is_of_session = budget.rpartition(" ")[2], budget.startswith("session ")
     longest = _LONGEST_DAYS.get(kind)
@@ -100,7 +100,7 @@ class Spending:
             self._changed.add(key)
 
     def save(self) -> dict[Key, Figures]:
-        """Writes what has changed. Returns all figures that were looked at."""
+        """Writes the changes. Returns all figures that were read."""
         self._db.executemany(_SAVE, [(*key, *self._figures[key]) for key in self._changed])
         return {key: (row[0], row[1]) for key, row in self._figures.items()}
 
@@ -119,7 +119,7 @@ def read_spending(db: sqlite3.Connection) -> dict[Key, Figures]:
 
 @lru_cache(maxsize=1024)
 def written(charges: tuple[Charge, ...]) -> str | None:
-    """The windows of a row, as its column `charges` has them: JSON, `[[budget, start_ns], ...]`."""
+    """The windows of a row for its column `charges`: JSON, `[[budget, start_ns], ...]`."""
     return msgspec.json.encode([(each.budget, each.start_ns) for each in charges]).decode() if charges else None
 
 

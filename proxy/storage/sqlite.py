@@ -27,8 +27,8 @@ from proxy.storage.rescue import Files
 from proxy.storage.rows import lose_calls_of, put
 
 _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
-# sqlite3 looks for an adapter of every value that is no int, float or str: for None it looked in five places, and its
-# columns are a third of what a call writes. This one finds nothing either, but at once.
+# sqlite3 looks for an adapter for every value that is not an int, float or str. For None it looks in five places, and
+# such columns are a third of what a call writes. This adapter finds nothing either, but at once.
 sqlite3.register_adapter(type(None), dict[None, None]().get)
 _WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # shrinks a log that a long read made grow
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -62,12 +62,12 @@ class SqliteStore(SqliteReader):
         self._clock_ns = clock_ns
         self._owners = Owners(self._path)
         self._renewed_at = 0.0
-        self._ended = 0  # calls, since some were summed up
+        self._ended = 0  # calls ended since the last summing up
         self._db: sqlite3.Connection | None = None
         self._files: Files = ()  # opened by the connection
         self._since_ns = 0
         self._orphan: tuple[sqlite3.Connection, Files, int] | None = (
-            None  # its file is gone, its rows are not yet saved
+            None  # its file is gone, and its rows are not saved yet
         )
 
     @property
@@ -80,7 +80,7 @@ class SqliteStore(SqliteReader):
             self._create_file()
             if os.stat(self._path).st_nlink > 1:
                 raise StoreError("it has another name (a hard link), so SQLite could keep two logs for it; remove one")
-            self._connect()  # first, so that a refused database gets no folder of owners
+            self._connect()  # first, so that a refused database gets no owners folder
             self._owners.enter()
             self.write(Batch())
         except (OSError, sqlite3.Error, StoreError) as error:
@@ -108,7 +108,7 @@ class SqliteStore(SqliteReader):
             return answers
 
     def _sum_up(self, db: sqlite3.Connection, ended: int = rollups.AT_ONCE) -> None:
-        """Sums ended calls up once there are many. If that fails, they stay listed, and count all the same."""
+        """Sums ended calls up once there are many. If that fails, they stay listed, and still count."""
         self._ended += ended
         if self._ended >= rollups.AT_ONCE:
             self._ended = 0
@@ -155,7 +155,7 @@ class SqliteStore(SqliteReader):
             raise (StoreBusy if _is_busy(error) else StoreError)(str(error)) from error
 
     def _renew(self, db: sqlite3.Connection, even_if_fresh: bool) -> None:
-        """Renews our lease when due, and with every empty batch: only a write shows that writing works."""
+        """Renews our lease when due, and with every empty batch: only a write proves that writing works."""
         now = time.monotonic()
         if even_if_fresh or now > self._renewed_at + LEASE_S / 3:
             self._owners.renew(db, self._clock_ns())
@@ -188,7 +188,7 @@ class SqliteStore(SqliteReader):
         """A connection to the file now at the path, or to a new one, with the rows of the orphan."""
         with rescue.one_at_a_time(self._path.parent):
             found = rescue.identity(self._path)
-            if found == files[0]:  # moved away and back again
+            if found == files[0]:  # moved away and back
                 return orphan
             rescue.remove_logs(orphan, self._path, files)
             if found is None:
@@ -230,14 +230,14 @@ class SqliteStore(SqliteReader):
         if db is None:
             return
         if self._is_at_path():
-            with suppress(sqlite3.Error):  # dropped either way; the next connection reports the problem
+            with suppress(sqlite3.Error):  # it is dropped anyway; the next connection reports the problem
                 db.close()
         else:
             rescue.keep_open(db)
             self._orphan = (db, self._files, self._since_ns)
 
     def _after(self, error: sqlite3.Error) -> None:
-        """Reconnects after errors other than a full disk or a lock, which pass by themselves."""
+        """Reconnects after errors, except for a full disk or a lock, which are temporary."""
         if getattr(error, "sqlite_errorcode", None) not in _PASSING:
             self._disconnect()
 
@@ -275,7 +275,7 @@ class SqliteStore(SqliteReader):
     def _refusal(self, db: sqlite3.Connection, part: Batch, answers: Answers) -> Refusal | None:
         """Writes a part of a batch as a whole. If its rows are refused, writes nothing and returns the reason.
 
-        What does not fit its budgets is added to `answers`.
+        Attempts that do not fit their budgets are added to `answers`.
         """
         db.execute("SAVEPOINT part")
         try:
@@ -295,7 +295,7 @@ class SqliteStore(SqliteReader):
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")  # takes the write lock at once: upgrading a read lock may fail without waiting
+    db.execute("BEGIN IMMEDIATE")  # takes the write lock at once: an upgrade of a read lock may fail without waiting
     try:
         yield
         db.execute("COMMIT")

@@ -1,7 +1,7 @@
 """Performs I/O: conversations that left their first choice, in the usage database, for all workers on this machine.
 
-A row has a hash, a model, a count and a time: no word of a client. Every call opens its own connection, as that of the
-keys does; nothing here creates a database.
+A row has a hash, a model, a count and a time, but no text from a client. Every call opens its own connection, as for
+keys; nothing here creates a database.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxy.storage.connections import connected
 MAX_MOVES = 20_000
 _AT_ONCE = 1_000  # rows dropped by one write
 _MAX_READ = 10_000
-# A new number for each word about a session. Writers take turns, so numbers become visible in their order, and a reader
+# Each report about a session gets a new number. Writers take turns, so numbers become visible in order, and a reader
 # that asks for those above the last it saw misses none.
 _FORGET = "DELETE FROM sticky_moves WHERE session = ?"
 _TELL = "INSERT INTO sticky_moves (session, model, tokens, until_ns) VALUES (?, ?, ?, ?)"
@@ -40,7 +40,7 @@ class StickyMoves:
     def exchange(
         self, told: Sequence[StickyMove], seen: int, now_ns: int, most: int = MAX_MOVES
     ) -> tuple[list[StickyMove], int]:
-        """Stores `told`, drops what is over and, beyond `most` rows, the oldest. Returns the moves told since `seen`,
+        """Stores `told`, drops expired rows and, beyond `most` rows, the oldest. Returns the moves stored since `seen`,
         oldest first, and the number to pass next time (0 at first). Raises StoreError.
         """
         with self._connected("ro") as db:
@@ -52,7 +52,7 @@ class StickyMoves:
         with self._connected("ro") as db:
             db.execute("BEGIN")
             (last,) = db.execute(_LAST).fetchone()
-            rows = db.execute(_NEW, (seen if seen <= last else 0, _MAX_READ)).fetchall()  # else the file is another
+            rows = db.execute(_NEW, (seen if seen <= last else 0, _MAX_READ)).fetchall()  # or the file was replaced
         seen = rows[-1][0] if rows else last
         return [StickyMove(*values) for _, *values in rows], seen
 

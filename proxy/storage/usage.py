@@ -1,7 +1,7 @@
 """Performs I/O: reads usage and costs from SQLite, in the shape of `GET /v1/usage`.
 
-What the rollups keep apart is read from them: from the row of each whole UTC day in the period, of each hour beside
-those, and from single calls in what is left of an hour at both ends. Everything else is read from single calls.
+Groups that the rollups distinguish are read from them: from the row of each whole UTC day in the period, of each
+remaining hour, and from single calls in the partial hours at both ends. Everything else is read from single calls.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Sums(Struct, frozen=True):
 
 
 def read_usage(connection: sqlite3.Connection, query: UsageQuery) -> dict[str, Any]:
-    """`total` over the period, and `groups` sorted by key, both from one snapshot. Calls in flight are in neither.
+    """`total` over the period, and `groups` sorted by key, both from one snapshot. Neither includes calls in flight.
 
-    Latencies are milliseconds of calls that reached a provider; percentiles are off by `histograms.ERROR` at most.
-    `cost_usd` and `charged_usd` sum the known costs, and what keys pay of them (null: none is known); `unpriced_calls`
-    counts the rest. Raises BadRequest.
+    Latencies are milliseconds of calls that reached a provider; percentiles are off by at most `histograms.ERROR`.
+    `cost_usd` and `charged_usd` sum the known costs, and the parts that keys pay (null: none is known);
+    `unpriced_calls` counts the rest. Raises BadRequest.
     """
     for name in query.group_by:
         if name not in DIMENSIONS:
@@ -137,7 +137,7 @@ def _parameters(query: UsageQuery, keys: tuple[str, ...]) -> dict[str, Any]:
     since, until = query.since_ns or 0, _END if query.until_ns is None else query.until_ns
     hour, last_hour = -(-since // _HOUR_NS), until // _HOUR_NS
     hour_ns, last_hour_ns = hour * _HOUR_NS, last_hour * _HOUR_NS
-    if hour >= last_hour:  # not one whole hour
+    if hour >= last_hour:  # no whole hour
         hour, hour_ns, last_hour_ns = last_hour, until, until
     day, last_day = -(-hour // _DAY_H) * _DAY_H, last_hour // _DAY_H * _DAY_H
     if day >= last_day or "hour" in keys or ("day" in keys and query.tz != "UTC"):
@@ -158,7 +158,7 @@ def _parameters(query: UsageQuery, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _add_labels(connection: sqlite3.Connection, tz: str) -> None:
-    """Registers the SQL functions `hour_of` and `day_of`. Offsets of time zones are whole quarters of an hour."""
+    """Registers the SQL functions `hour_of` and `day_of`. Time zone offsets are multiples of a quarter of an hour."""
     zone = ZoneInfo(tz)
 
     @lru_cache(4_096)
@@ -175,7 +175,7 @@ def _add_labels(connection: sqlite3.Connection, tz: str) -> None:
 
 
 def _savings_usd(found: dict[str, Any], baseline: TokenRates | None) -> float | None:
-    """What the same tokens would have cost more at the baseline's prices; None: a price is not known."""
+    """The additional cost of the same tokens at the baseline's prices; None: a price is unknown."""
     if baseline is None or found["unpriced_calls"]:
         return None
     read, written = found["cached_tokens"], found["cache_write_tokens"]

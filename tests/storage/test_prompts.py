@@ -73,7 +73,7 @@ def test_of_two_changes_on_one_revision_the_second_is_refused(path: Path) -> Non
     store = made(path)
     seen = head(store).revision
     store.add_version("p", text("ann's"), seen)
-    with pytest.raises(PromptRefused, match='its ETag is "2"') as refused:
+    with pytest.raises(PromptRefused, match='its ETag is now "2"') as refused:
         store.add_version("p", text("bob's"), seen)
     assert refused.value.kind == "changed"
     assert [version.template for version in store.versions("p", 99, 9)] == ["ann's", "one"]
