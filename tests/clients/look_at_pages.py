@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -103,6 +104,14 @@ class Walk:
         page.mouse.up()
         page.wait_for_url(re.compile(r"since=.*until="))
         self.check("range=" not in page.url, "a drag over the chart chooses a period")
+        self.check(page.locator("#table tfoot").count() == 1, "the table follows to days with calls")
+        self.open(page, "?range=7d")
+        page.mouse.move(box["x"] + box["width"] * 0.02, middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.4, middle, steps=5)
+        page.mouse.up()
+        page.wait_for_url(re.compile(r"since=.*until="))
+        self.check("No calls in this period" in page.locator("#table").inner_text(), "and to days without")
         page.locator("select[name=metric]").select_option("tokens")
         page.wait_for_url(re.compile("metric=tokens"))
         self.check("since=" in page.url, "another figure keeps the period")
@@ -112,6 +121,47 @@ class Walk:
             reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
             page.keyboard.press("Tab")
         self.check({"Usage", "Requests", "Sign out", "30 days", "CSV"} <= reached, f"the keyboard reaches {reached}")
+        context.close()
+
+    def call(self) -> None:
+        """One more call, by a program."""
+        body = {"model": "fake/ok", "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        request = Request(f"{self.address}/v1/chat/completions", json.dumps(body).encode(), headers)
+        with urlopen(request, timeout=20) as answer:
+            answer.read()
+
+    def live(self) -> None:
+        """New requests are announced and not inserted; a page that refreshes stays where its reader is."""
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 700}))
+        self.sign_in(page)
+        page.clock.install()
+        self.open(page, "/requests?outcome=ok")
+        rows = page.locator("#rows tbody tr")
+        before = rows.count()
+        self.call()
+        page.clock.run_for(5_000)
+        note = page.locator("#fresh a")
+        note.wait_for()
+        self.check(note.inner_text() == "1 new request: show", "a new request is announced")
+        self.check(rows.count() == before, "and not inserted")
+        self.shoot(page, "requests-announced")
+        note.click()
+        page.wait_for_url(re.compile("outcome=ok"))
+        page.locator("#rows tbody tr").nth(before).wait_for()
+        self.check(page.locator("#rows tbody tr").count() == before + 1, "a click shows it")
+        self.open(page, "?range=30d&metric=calls")
+        page.locator("#chart summary").click()
+        page.evaluate("scrollTo(0, 400)")
+        calls = page.locator("#tiles .tile").nth(1).locator(".figure")
+        seen = int(calls.inner_text())
+        self.call()
+        page.clock.run_for(11_000)
+        page.get_by_text(str(seen + 1), exact=True).first.wait_for()
+        self.check(int(calls.inner_text()) == seen + 1, "the page refreshes")
+        self.check(page.evaluate("scrollY") == 400, "where its reader has scrolled to")
+        self.check(page.locator("#chart details[open]").count() == 1, "with what was open")
+        self.check(page.url.endswith("?range=30d&metric=calls"), "and the range")
         context.close()
 
     def settings(self) -> None:
@@ -242,7 +292,15 @@ def main(chromium: str, address: str, key: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         walk = Walk(browser, address, key)
-        for part in (walk.every_page, walk.chart, walk.settings, walk.playground, walk.prompts, walk.without_scripts):
+        for part in (
+            walk.every_page,
+            walk.chart,
+            walk.live,
+            walk.settings,
+            walk.playground,
+            walk.prompts,
+            walk.without_scripts,
+        ):
             try:
                 part()
             except Exception as error:

@@ -39,7 +39,7 @@ async def test_the_pages_work_in_a_browser(tmp_path: Path) -> None:
         program = Path(__file__).with_name("look_at_pages.py")
         command = [str(PYTHON), str(program), str(CHROMIUM), f"http://127.0.0.1:{server.port}", ADMIN]
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=300, check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=420, check=False
         )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
