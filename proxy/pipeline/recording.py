@@ -117,7 +117,8 @@ class Recording:
             if self.running is not None:
                 self._last_again = at_no_cost(last, self.running.call.usage())
             self._add(last)
-            if self.is_too_large and self.share.is_strict and self.is_stream:
+            is_lost = self.is_too_large and self.share.is_strict and self.kept is None and self.is_stream
+            if is_lost and self._pieces:  # somebody reads
                 self._pieces[-1] = NOT_KEPT + last
         self.is_ended, self.error = True, error
         self._wake()

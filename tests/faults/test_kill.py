@@ -24,6 +24,7 @@ from tests.faults.books import assert_sums, attempts_by_call, budgets, files, re
 from tests.faults.talking import Heard, ask
 from tests.serving import Spawned, spawned
 from tests.upstream import Seen, spawn
+from tests.waiting import PATIENCE_S
 
 CALLERS = 12
 KILLS = int(os.environ.get("KILLS", "200"))
@@ -181,7 +182,7 @@ async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) ->
         left = [name for name in os.listdir(scratch) if name.startswith("multi-model-proxy-")]
         assert len(left) <= 1  # the last supervisor's: each removes what one that was killed before it left
         with spawned(routing_file) as last:
-            async with httpx.AsyncClient(base_url=last.base_url, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=last.base_url, trust_env=False, timeout=PATIENCE_S) as client:
                 usage = (await client.get("/usage")).json()
             assert await asyncio.to_thread(last.stop) == 0
         seen = await asyncio.to_thread(upstream.ledger)

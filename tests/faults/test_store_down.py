@@ -23,6 +23,7 @@ from tests.faults.books import assert_books_agree, assert_budgets_agree, files, 
 from tests.faults.talking import Heard, ask, talk
 from tests.serving import Spawned, spawned
 from tests.upstream import FakeUpstream
+from tests.waiting import PATIENCE_S
 
 BUDGET = {"total_usd": 1000, "last_24h_usd": 1000, "per_provider": {"fake": {"daily_usd": 1000}}}
 
@@ -55,7 +56,7 @@ async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> N
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET)) as server:
             origin = f"http://127.0.0.1:{server.port}"
-            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=origin, trust_env=False, timeout=PATIENCE_S) as client:
                 await ready(client, 200)
                 streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
                 assert [await each.head() for each in streams] == [200] * 5
@@ -134,7 +135,7 @@ async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
 
 async def all_ready(server: Spawned, workers: int) -> None:
     """Every worker serves: one that starts while the database cannot be used would end the start."""
-    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
         while workers > 1:
             text = (await client.get(f"http://127.0.0.1:{server.port}/metrics")).text
             if re.search(rf"^mmproxy_workers {workers}(\.0)?$", text, re.MULTILINE):
@@ -206,7 +207,7 @@ async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_non
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", "2") as server:
             await all_ready(server, 2)
             origin = f"http://127.0.0.1:{server.port}"
-            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=origin, trust_env=False, timeout=PATIENCE_S) as client:
                 streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
                 assert [await each.head() for each in streams] == [200] * 5  # the other worker may be starting still
                 with closing(sqlite3.connect(tmp_path / "usage.db", isolation_level=None)) as other:
@@ -285,7 +286,7 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
                     path = database.with_name(database.name + suffix)
                     path.unlink() if how == "removed" else path.rename(tmp_path / f"moved.db{suffix}")
             origin = f"http://127.0.0.1:{server.port}"
-            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=origin, trust_env=False, timeout=PATIENCE_S) as client:
                 assert (await client.get("/v1/usage")).status_code in (200, 503)  # reading makes no empty file
                 after = [await ask(server.port, "fake/ok") for _ in range(10)]
                 await ready(client, 200)

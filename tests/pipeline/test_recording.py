@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from proxy.pipeline.output import MAX_BUFFERED_BYTES
-from proxy.pipeline.recording import KeptAnswer, Memory, Reader, Recording, at_no_cost
+from proxy.pipeline.recording import NOT_KEPT, KeptAnswer, Memory, Reader, Recording, at_no_cost
 from proxy.pipeline.running import ClientLeft
 from proxy.pipeline.sharing import Share
 from proxy.schema.json import encode
@@ -84,6 +86,31 @@ async def test_without_readers_what_is_too_large_is_dropped() -> None:
     for _ in range(100):
         assert made.write(b"x" * 1000) is None
     assert (made.is_too_large, made.is_discarded, made.is_abandoned) == (True, True, False)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_stream_that_is_too_large_says_so_to_those_who_read(leaves: bool) -> None:
+    """Before its last piece. Where nobody reads any more it just ends."""
+    call = SimpleNamespace(request=SimpleNamespace(stream=True), usage=lambda: {"cost": None})
+    running: Any = SimpleNamespace(call=call)
+    made = recording(most=100)
+    reader = made.reader(is_repeat=False)
+    made.begin(running, "v1")
+    if leaves:
+        reader.leave()
+    made.write(b"x" * 101)
+    made.end(b"end")
+    assert made.is_ended
+    if not leaves:
+        assert await everything(reader) == b"x" * 101 + NOT_KEPT + b"end"
+
+
+async def test_a_kept_answer_without_room_in_memory_is_read_as_it_is() -> None:
+    """It is kept, whatever this process has room for."""
+    made = recording(most=10)
+    reader = made.reader(is_repeat=False)
+    made.replay(KeptAnswer("first", "m", "p", "m", True, {}, b"data: [DONE]\n\n"))
+    assert await everything(reader) == b"data: [DONE]\n\n"
 
 
 async def test_memory_is_given_back_after_the_last_reader() -> None:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.waiting import PATIENCE_S
+
 CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "one two three"}]  # three prompt tokens at the fake upstream
 
@@ -88,7 +90,7 @@ class Answer:
         return dict(error)
 
 
-async def send(port: int, data: bytes | AsyncIterable[bytes], timeout_s: float = 10) -> Answer:
+async def send(port: int, data: bytes | AsyncIterable[bytes], timeout_s: float = PATIENCE_S) -> Answer:
     """Sends everything, or as much as the server takes before it hangs up, and reads until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
