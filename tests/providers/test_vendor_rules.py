@@ -350,11 +350,13 @@ def test_a_cache_mark_that_is_lost_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VENDORS)
-@pytest.mark.parametrize("nothing", ["", None, "null", " "])
-def test_an_earlier_call_without_arguments_has_an_empty_object(name: str, nothing: str | None) -> None:
-    """Servers parse them, and refuse a text that is no object: the same bytes leave."""
+@pytest.mark.parametrize(
+    ("given", "text"), [("", "{}"), (None, "{}"), ("null", "{}"), (" ", "{}"), ({}, "{}"), ({"a": [1]}, '{"a":[1]}')]
+)
+def test_arguments_of_earlier_calls_are_the_text_of_an_object(name: str, given: object, text: str) -> None:
+    """Servers parse them, and refuse a text that is no object, or an object that is no text: the same bytes leave."""
     bodies = []
-    for arguments in (nothing, "{}"):
+    for arguments in (given, text):
         asked_for = {"id": "a", "type": "function", "function": {"name": "look", "arguments": arguments}}
         said = [USER, {"role": "assistant", "content": None, "tool_calls": [asked_for]}, result("a", "ok")]
         made = built(VENDORS[name], model_of(name), messages=said, tools=[tool("look")])

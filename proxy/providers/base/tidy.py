@@ -17,6 +17,7 @@ from proxy.providers.base.names import ToolNames
 from proxy.providers.base.signatures import named_by_bytes
 from proxy.providers.base.tools import plain_request
 from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.json_writing import text_of
 
 _TO_TIDY = frozenset({"tools", "tool_choice", "functions", "function_call", "stop"})
 
@@ -75,7 +76,7 @@ def _true_media(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with complete arguments: servers parse those of earlier calls, and refuse an empty text."""
+    """The message with complete arguments. Servers parse those of earlier calls, and refuse an empty text or an object."""
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message
@@ -88,8 +89,11 @@ def _with_arguments(call: Any) -> Any:
     if not isinstance(function, dict):
         return call
     given = function.get("arguments")
-    says_nothing = given is None or (isinstance(given, str) and len(given) < 16 and given.strip() in ("", "null"))
-    return {**call, "function": {**function, "arguments": "{}"}} if says_nothing else call
+    if isinstance(given, str):
+        text = "{}" if len(given) < 16 and given.strip() in ("", "null") else given
+    else:
+        text = "{}" if given is None else text_of(given)
+    return call if text is given else {**call, "function": {**function, "arguments": text}}
 
 
 def _named(fields: dict[str, Any], names: ToolNames) -> dict[str, Any]:
