@@ -257,7 +257,7 @@ def export(prompt_id: str | None, as_json: bool, **flags: Any) -> None:
 @json_option
 @configuration_options
 def import_file(file: Path, as_json: bool, **flags: Any) -> None:
-    """Add the prompts of a YAML file, all or none. What is there already stays as it is."""
+    """Add the prompts of a YAML file, all or none. Existing versions stay unchanged."""
     with _store(flags) as store:
         found = read_prompts(file.read_bytes(), str(file), check_usable)
         numbers = store.bring(found, time.time_ns(), BY)

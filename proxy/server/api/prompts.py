@@ -45,8 +45,8 @@ from proxy.server.api.queries import parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
 
 YAML = "application/yaml"
-MAX_FILE = 1_000_000  # bytes, as of every YAML file
-FILE_S = 60.0  # for one file, and those before it
+MAX_FILE = 1_000_000  # bytes, as for every YAML file
+FILE_S = 60.0  # for one file, and those queued before it
 MAX_RENDER_BODY = 4 * 1024 * 1024
 Asked = Request[Caller, Any, Any]
 Answered = Response[bytes]
@@ -231,7 +231,7 @@ class Prompts:
             raise ProxyError(message, status=503, code="overloaded") from None
 
     async def _checked(self, request: Asked, read: Callable[[Mapping[str, Any], int], T]) -> T:
-        """What `read` makes of the body, off the event loop where that may take long."""
+        """The result of `read` for the body, off the event loop if that may take long."""
         body, now_ns = await _bytes(request, MAX_BODY), time.time_ns()
         return await self._steps.stored.off_loop.run(SLOW * len(body), lambda: read(decode_object(body), now_ns))
 

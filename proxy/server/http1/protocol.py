@@ -335,7 +335,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self.transport.abort()
 
     def refuse_body(self) -> None:
-        self._refuse(overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))
+        self._refuse(overloaded("Other requests use all the memory for bodies. Try again in a moment."))
 
     def shutdown(self) -> None:
         """The server is stopping: answers what is there and closes."""
