@@ -19,7 +19,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "ask": "Ask QUESTION and stream the answer.",
     "check": "Check routing_rules.yaml and pricing.yaml without starting the server.",
     "completion": "Print the shell completion script.",
-    "config": "List past configurations, show them, and go back to one.",
+    "config": "List past configurations, show them, and restore one.",
     "conformance": "Check how well a model or server conforms to OpenAI's API.",
     "ensembles": "Tell whether an ensemble is worth it.",
     "experiments": "Compare prompts, models and parameters, with a verdict.",

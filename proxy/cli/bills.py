@@ -1,4 +1,4 @@
-"""`proxy usage reprice` and `proxy usage reconcile`: what calls should have cost, and what a vendor says they cost."""
+"""`proxy usage reprice` and `proxy usage reconcile`: corrected costs of calls, and a vendor's bill against them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BY_DAY, CURRENT = "by-day", "current"
 def reprice(since: str, price_version: str, apply: bool, as_json: bool, **flags: Any) -> None:
     """Compute past costs again from their tokens.
 
-    Attempts that are charged their hold keep it, since nobody knows their tokens. Budgets are not changed.
+    Attempts charged by their hold keep it, because their tokens are unknown. Budgets are not changed.
     """
     config = read_config(flags, os.environ)
     path = _database(config)

@@ -49,7 +49,9 @@ def check(strict: bool, as_json: bool, **flags: Any) -> None:
 
 
 def _unknown_keys(config: Config, database: Path) -> Iterator[Problem]:
-    """Settings of keys that were never created. Warnings, since a key may be created later; silent without any key."""
+    """Settings of keys that were never created. Warnings only, because a key may be created later; silent if
+    there is no key at all.
+    """
     if not database.is_file():
         return
     from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME  # lazy: most checks need no database

@@ -1,4 +1,4 @@
-"""`proxy config`: the configurations that servers have run, and the way back to one of them."""
+"""`proxy config`: the configurations that servers have run, and a rollback to one of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from proxy.storage.sqlite import sqlite_path
 
 @click.group()
 def config() -> None:
-    """List past configurations, show them, and go back to one."""
+    """List past configurations, show them, and restore one."""
 
 
 @config.command("list")
@@ -92,7 +92,7 @@ def rollback(version: str, as_json: bool, **flags: Any) -> None:
 
 
 def _opened(flags: Mapping[str, Any]) -> tuple[ConfigFiles, ConfigStore]:
-    """The files, which need not load: a mistake in them may be the reason to go back."""
+    """The files, which need not load: a mistake in them may be the reason for the rollback."""
     files = config_files(flags, os.environ)
     try:
         path = sqlite_path(files.storage_url())

@@ -117,7 +117,9 @@ def _is_address(url: str) -> bool:
 
 
 class _Report:
-    """Collects the verdicts. Unless `as_json`, prints each row as it comes; a terminal also shows the current check."""
+    """Collects the verdicts. Unless `as_json`, prints each row as it arrives; a terminal also shows the
+    current check.
+    """
 
     def __init__(self, chosen: list[Check], *, as_json: bool) -> None:
         self.found: list[Verdict] = []

@@ -1,4 +1,4 @@
-"""Translates: the configuration -> the line of `proxy serve` that says where the pages are."""
+"""Translates: the configuration -> the line of `proxy serve` with the address of the pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def address(config: Config, port: int) -> str:
 
 
 def dashboard_line(config: Config, secret: bytes, port: int, keys: Iterable[StoredKey]) -> str:
-    """Where nobody has an admin key, a link signs in the first who opens it: on loopback only."""
+    """The line. If there is no admin key, its link signs in the first user who opens it; only on loopback."""
     base_url = f"{address(config, port)}{config.server.prefix}"
     now_ns = time.time_ns()
     has_admin = bool(os.environ.get("PROXY_ADMIN_KEY"))

@@ -1,4 +1,4 @@
-"""`proxy ensembles`: the answer of `GET /v1/ensembles/{name}/report`, from the same rows. No server has to run."""
+"""`proxy ensembles`: the answer of `GET /v1/ensembles/{name}/report`, from the same rows. No server need be running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`proxy experiments`: experiments, on the database. No server has to run; a running one follows within a second."""
+"""`proxy experiments`: experiments in the database. No server need be running; a running one follows within a
+second.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,7 @@ def create(file: Any, is_started: bool, as_json: bool, **flags: Any) -> None:
 @json_option
 @configuration_options
 def show(experiment_id: str, as_json: bool, **flags: Any) -> None:
-    """Show the definition of an experiment, and what became of it."""
+    """Show the definition of an experiment, and its state."""
     with _store(flags) as store:
         stored = store.get(experiment_id)
     if as_json:
@@ -172,7 +174,7 @@ def promote(experiment_id: str, as_json: bool, **flags: Any) -> None:
     """Move the label of the prompt to the winner's version."""
 
     async def work(live: LiveExperiments) -> StoredExperiment:
-        await live.results(experiment_id)  # a verdict that is out is recorded
+        await live.results(experiment_id)  # records a verdict that has been reached
         return await live.promote(await live.get(experiment_id))
 
     with _store(flags) as store:
@@ -293,7 +295,7 @@ def _shown(stored: StoredExperiment) -> Mapping[str, Any]:
 
 @contextmanager
 def _store(flags: Mapping[str, Any]) -> Iterator[ExperimentStore]:
-    """The store of the configured database. What it or a check refuses ends the command with 1."""
+    """The store of the configured database. A refusal by it or by a check ends the command with exit code 1."""
     config = read_config(flags, os.environ)
     try:
         path: Path = sqlite_path(config.storage.url)
@@ -306,10 +308,10 @@ def _store(flags: Mapping[str, Any]) -> Iterator[ExperimentStore]:
 
 
 def _live(store: ExperimentStore, experiment: str, work: Callable[[LiveExperiments], Awaitable[T]]) -> T:
-    """What `work` does with the experiments as a server does it, records of verdicts included. Raises as the store
-    does, and ProxyError.
+    """Runs `work` on the experiments as a server would, including the record of verdicts. Raises as the store does,
+    and ProxyError.
     """
-    store.get(experiment)  # a database that cannot be read is no answer
+    store.get(experiment)  # fails early if the database cannot be read
 
     async def run() -> T:
         off_loop = OffLoop()
@@ -326,4 +328,4 @@ def _live(store: ExperimentStore, experiment: str, work: Callable[[LiveExperimen
 
 
 def _ignore(event: str, **fields: object) -> None:
-    """The error itself is printed."""
+    """Discards warnings, because the error itself is printed."""

@@ -1,4 +1,4 @@
-"""`proxy explain`: how a request would be routed, and why. Calls no model; no server has to run."""
+"""`proxy explain`: how a request would be routed, and why. Calls no model; no server need be running."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _from_server(base_url: str, variable: str | None, body: bytes) -> dict[str, 
 
 
 def _refused(message: str) -> NoReturn:
-    """A call would get this error: the answer to the question, not a failure of the command."""
+    """Prints the error that a call would get. It is the result of the command, not its failure."""
     click.echo(f"proxy: {message}", err=True)
     sys.exit(1)
 
@@ -109,7 +109,7 @@ def _read(name: str) -> bytes:
 
 
 def _print(told: dict[str, Any]) -> None:
-    """Who answers and why; the rules; the candidates."""
+    """Prints which model answers and why, the rules, and the candidates."""
     why = f"the rule {told['rule']!r}" if told["rule"] else {"named": "its name"}.get(told["step"], told["step"])
     strategy = f", ranked by {told['strategy']}" if told["strategy"] else ""
     click.echo(f"{told['requested']} -> {told['chosen'] or 'nobody now'} by {why}{strategy}")

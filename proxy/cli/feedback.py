@@ -1,4 +1,4 @@
-"""`proxy feedback`: rates the answer of a call, as `POST /v1/feedback` does. No server has to run."""
+"""`proxy feedback`: rates the answer of a call, as `POST /v1/feedback` does. No server need be running."""
 
 from __future__ import annotations
 

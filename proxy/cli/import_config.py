@@ -129,7 +129,7 @@ def _builtins(row: ModelPrice) -> dict[str, Any]:
 
 
 def _problems(routing: bytes, prices: bytes | None) -> list[Problem]:
-    """What would keep a server from starting with these files."""
+    """The problems that would prevent a server from starting with these files."""
     path = shipped(PRICING)
     if prices is None and path is not None:
         prices = path.read_bytes()
@@ -157,7 +157,7 @@ def _print(made: Imported, files: Mapping[Path, bytes], problems: list[Problem],
     for finding in made.findings:
         click.echo(str(finding), err=True)
     for problem in problems:
-        click.echo(f"{problem} (mend this in the new file)", err=True)
+        click.echo(f"{problem} (fix this in the new file)", err=True)
     for path in files:
         click.echo(f"wrote {path}")
     counts = {kind: sum(each.kind == kind for each in made.findings) for kind in KINDS}

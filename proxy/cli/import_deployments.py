@@ -29,7 +29,7 @@ _DATED = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 
 
 class Link(Struct, frozen=True):
-    """How a server is called: what becomes one provider. Equal links share one."""
+    """The connection to a server, which becomes one provider. Equal links share one."""
 
     prefix: str
     type: str
@@ -66,7 +66,7 @@ class Deployment(Struct):
 
 
 class Defaults(Struct):
-    """What the settings of LiteLLM say for every deployment."""
+    """LiteLLM's settings that apply to every deployment."""
 
     timeout: float | None = None
     stream_timeout: float | None = None
@@ -77,7 +77,7 @@ class Defaults(Struct):
 
 
 class Secrets(Struct):
-    """Names for keys that stand in the file in plain text. `taken`: variables that the file refers to."""
+    """Names for keys that are in the file in plain text. `taken`: variables that the file refers to."""
 
     taken: set[str]
     names: dict[str, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Secrets(Struct):
 
 
 def read_deployment(entry: Section, defaults: Defaults, secrets: Secrets) -> Deployment | None:
-    """None if it cannot be called here; a finding says why."""
+    """The deployment; None if it cannot be called here, with a finding that says why."""
     group, params = entry.text("model_name"), entry.section("litellm_params")
     info = entry.section("model_info")
     model = params.text("model") if params else None
@@ -141,13 +141,13 @@ def read_deployment(entry: Section, defaults: Defaults, secrets: Secrets) -> Dep
 
 
 def is_name(name: str) -> bool:
-    """True for what may stand under `models:` or `aliases:`."""
+    """True for a valid name under `models:` or `aliases:`."""
     is_reserved = name == "auto" or name.startswith(("auto:", "ensemble:"))
     return 1 <= len(name) <= _LONGEST_NAME and name.isprintable() and not is_reserved and not looks_like_key(name)
 
 
 def _lend(params: Section, defaults: Defaults) -> None:
-    """Takes over what a named credential holds."""
+    """Copies the entries of a named credential."""
     name = params.text("litellm_credential_name")
     lent = defaults.credentials.get(name or "")
     if lent is not None:
@@ -157,7 +157,7 @@ def _lend(params: Section, defaults: Defaults) -> None:
 
 
 def _finish(entry: Section, params: Section, info: Section | None) -> None:
-    """Says what is left of an entry."""
+    """Reports the unread keys of an entry."""
     for name in ("drop_params", "use_litellm_proxy", "stream_options"):
         if name in params:
             params.say(NOTE, name, "not needed: the proxy always does so, and reports what it drops")
@@ -179,7 +179,7 @@ class _Reading:
         self.params, self.defaults, self.secrets, self.named = params, defaults, secrets, named
 
     def link(self, model: str) -> tuple[Link, str] | None:
-        """The link, and the model's id at its server. None if nobody here can call it."""
+        """The link, and the model's id at its server. None if it cannot be called here."""
         prefix, upstream = self._vendor(model)
         if prefix in ("azure", "azure_ai"):
             link = self._azure(prefix, upstream)
@@ -202,7 +202,7 @@ class _Reading:
             self.params.say(LOST, "model", f"{shown(prefix)} needs an api_base, so {shown(upstream)} is left out")
             return None
         if address is not None and host_of(address) == host_of(PROVIDERS[vendor.type].base or "https://none"):
-            address = None  # the vendor's own
+            address = None  # the vendor's own address
         kept = address if address is not None else vendor.base_url
         base, base_env, is_private = self._address(kept, prefix, vendor)
         keys = self._keys(vendor, prefix, is_custom=address is not None, is_private=is_private)

@@ -1,5 +1,5 @@
-"""Translates: a LiteLLM configuration into routing_rules.yaml, rows of pricing.yaml, and a finding for each key that is
-not simply carried over.
+"""Translates: a LiteLLM configuration into routing_rules.yaml, rows of pricing.yaml, and a finding for each key that
+does not carry over unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ELSEWHERE = {
 
 
 class Imported(Struct):
-    """The sections of routing_rules.yaml, rows of pricing.yaml, the variables to set, and what became of each key."""
+    """The sections of routing_rules.yaml, rows of pricing.yaml, the variables to set, and the findings."""
 
     routing: dict[str, Any]
     rows: dict[str, dict[str, Any]]
@@ -69,7 +69,7 @@ def import_litellm(trees: list[Mapping]) -> Imported:
 
 
 def joined(trees: list[Mapping]) -> Mapping:
-    """The file with what it includes: lists grow, other keys replace each other, as in LiteLLM."""
+    """The file merged with its includes: lists are joined, other keys replace each other, as in LiteLLM."""
     first, *others = trees
     entries = dict(first.entries)
     for other in others:

@@ -39,7 +39,7 @@ class Layout(Struct):
 
 
 def lay_out(deployments: list[Deployment], settings: Settings) -> Layout:
-    """Names everything, and says what cannot be kept."""
+    """Names everything, and reports what cannot be kept."""
     layout = Layout()
     single = [each for each in deployments if not each.is_wildcard]
     for each in single:
@@ -65,7 +65,7 @@ def lay_out(deployments: list[Deployment], settings: Settings) -> Layout:
 
 
 def _plainness(link: Link) -> tuple[bool, int]:
-    """The plainest link of a vendor gets its plain name."""
+    """Sort key: the plainest link of a vendor gets the vendor's plain name."""
     extras = (link.parameters != "{}", link.headers, link.headers_env, link.timeouts, link.rotates)
     return link.base_url is not None, sum(map(bool, extras))
 
@@ -101,7 +101,7 @@ def _name(link: Link, own: list[Deployment], layout: Layout, kept: set[str]) -> 
 
 
 def _hides(full: str, each: Deployment, layout: Layout, kept: set[str]) -> bool:
-    """True where a group of this name exists that is not just this deployment."""
+    """True if a group of this name exists that has other deployments."""
     if full in kept:
         return True
     group = layout.groups.get(full)
@@ -130,7 +130,7 @@ def _slug(name: str) -> str | None:
 
 
 def _wildcards(deployments: list[Deployment], layout: Layout) -> None:
-    """`openai/*`: the provider itself, under the name that stands before the star."""
+    """`openai/*`: the provider itself, under the name before the star."""
     for each in sorted(deployments, key=lambda each: each.model == _ANY):
         if "*" not in each.model:
             each.source.say(LOST, "model", f"{shown(each.group)}: one model for many names; list them under aliases:")
@@ -188,13 +188,13 @@ def _add_aliases(settings: Settings, layout: Layout) -> None:
 
 
 def _is_called(name: str, layout: Layout) -> bool:
-    """True for `provider/model` of a provider that is there."""
+    """True for `provider/model` of an existing provider."""
     provider, slash, model = name.partition("/")
     return bool(slash and model) and provider in layout.providers.values()
 
 
 def _add_chains(chains: list[Chain], layout: Layout) -> None:
-    """Fallbacks: the model's own before those of all models. A chain that would come back is written out."""
+    """Fallbacks: the model's own before those of all models. A chain with a cycle is written out."""
     edges: dict[str, set[str]] = {}
     for each in sorted(chains, key=lambda each: each.name == _ANY):
         owners = [*layout.models] if each.name == _ANY else [layout.aliases.get(each.name, each.name)]
@@ -268,7 +268,7 @@ def provider_entry(name: str, link: Link, own: list[Deployment]) -> dict[str, An
 
 
 def _limits(name: str, own: list[Deployment]) -> dict[str, int]:
-    """Requests and tokens a minute, where all models of the provider agree."""
+    """Requests and tokens a minute, if all models of the provider agree."""
     if not own or all(each.limits == (None, None) for each in own):
         return {}
     if len({each.limits for each in own}) > 1:

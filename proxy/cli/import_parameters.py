@@ -1,4 +1,4 @@
-"""Translates: what LiteLLM's configuration sets in every request into `parameters` of a provider."""
+"""Translates: request defaults of LiteLLM's configuration into `parameters` of a provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHY = "has a value that cannot stand in the file"
 
 
 def parameters_of(params: Section, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults for the request's body. What cannot stand in a file is lost."""
+    """Defaults for the request's body. Values that a file cannot hold are lost."""
     found = dict(defaults)
     for name in PARAMETERS:
         if (value := params.read(name)) is None:

@@ -1,4 +1,4 @@
-"""Translates: what LiteLLM's configuration says of money: prices and sizes into rows of pricing.yaml, and budgets."""
+"""Translates: prices and sizes of LiteLLM's configuration into rows of pricing.yaml, and its budgets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_USD = 1_000_000_000
 
 
 def row_of(params: Section, info: Section | None) -> dict[str, Any]:
-    """The row, from both places that may hold it; empty if there is nothing to say."""
+    """The row, from both places that may hold it; empty if there are no values."""
     row: dict[str, Any] = {}
     for section in (info, params):
         if section is not None:

@@ -52,7 +52,7 @@ _CALLBACKS = ("success_callback", "failure_callback", "callbacks", "service_call
 
 
 class Chain(Struct):
-    """One list of fallbacks, and where it stands. `name` `*`: of every model."""
+    """One list of fallbacks, and its place. `name` `*`: for every model."""
 
     kind: str
     name: str
@@ -62,7 +62,7 @@ class Chain(Struct):
 
 
 class Settings(Struct):
-    """What routing_rules.yaml gets beside providers and models."""
+    """The parts of routing_rules.yaml besides providers and models."""
 
     defaults: Defaults = field(default_factory=Defaults)
     chains: list[Chain] = []
@@ -75,7 +75,7 @@ class Settings(Struct):
 
 
 def read_settings(root: Section) -> Settings:
-    """Everything but `model_list`. Of a key that stands twice, `router_settings` counts."""
+    """Everything except `model_list`. If a key appears twice, the one in `router_settings` counts."""
     found = Settings()
     for section in root.sections("credential_list"):
         name, values = section.text("credential_name"), section.section("credential_values")

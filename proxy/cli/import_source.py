@@ -1,6 +1,6 @@
-"""Translates: another program's YAML file into sections that know their place, and what becomes of each of their keys.
+"""Translates: another program's YAML file into sections that know their position, with a finding for each key.
 
-A key that nobody reads is lost, and a finding says so: nothing of the file is dropped silently.
+A key that is never read is lost, and a finding reports it: nothing in the file is dropped silently.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MERGE = "<<"
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_]\w*)|\$\{([A-Za-z_]\w*)(?::?-[^}]*)?\}|\$([A-Za-z_]\w*)")
 _OLD_BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # of YAML 1.1, which LiteLLM reads
 _MOST_MERGES = 16
-_MOST = 1e12  # of any number: none that means something is larger
+_MOST = 1e12  # bounds any number: no meaningful one is larger
 
 
 class Finding(Struct, frozen=True):
-    """What became of one key that is not simply carried over."""
+    """The result for one key that does not carry over unchanged."""
 
     file: str
     line: int
@@ -39,7 +39,7 @@ class Finding(Struct, frozen=True):
 
 
 def variable_of(value: object) -> str | None:
-    """The environment variable that a value stands for: `os.environ/X`, `${X}` or `$X`."""
+    """The environment variable that a value refers to: `os.environ/X`, `${X}` or `$X`."""
     found = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
     return None if found is None else next(name for name in found.groups() if name)
 
@@ -71,7 +71,7 @@ class Section:
         return found
 
     def text(self, name: str) -> str | None:
-        """A text; numbers count as such, since YAML makes one of `2`."""
+        """A text; numbers count as text, because YAML reads `2` as one."""
         value = self.read(name)
         if value is None or isinstance(value, str):
             return value.strip() or None if value else None
@@ -126,7 +126,7 @@ class Section:
                 self.say(LOST, name, f"its item {place + 1} is not made of keys and values, so it is left out")
 
     def lend(self, other: Section) -> None:
-        """Takes over the entries of another section where it has none of its own."""
+        """Adds the entries of another section for keys that it lacks."""
         self._entries = other._entries | self._entries
 
     def say(self, kind: str, name: str, message: str) -> None:
@@ -153,7 +153,7 @@ class Section:
 
 
 def plain(node: Node) -> Any:
-    """The value of a node as Python has it."""
+    """The Python value of a node."""
     if isinstance(node, Mapping):
         return {key: plain(entry.node) for key, entry in _merged(node, 0).items()}
     if isinstance(node, Sequence):
@@ -166,7 +166,7 @@ def _is_empty(node: Node) -> bool:
 
 
 def _merged(node: Mapping, depth: int) -> dict[str, Entry]:
-    """The entries of a mapping with those that `<<` lends it; its own go first."""
+    """The entries of a mapping, merged with those of `<<`; its own take precedence."""
     own = {key: entry for key, entry in node.entries.items() if key != _MERGE}
     lent = node.entries.get(_MERGE)
     if lent is None or depth > _MOST_MERGES:

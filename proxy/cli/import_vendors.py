@@ -1,6 +1,6 @@
-"""Values: the vendors that LiteLLM names before a model, and what they are here.
+"""Values: the vendor prefixes of LiteLLM's model names, and their counterparts here.
 
-Read in LiteLLM's documentation and in its `get_llm_provider`, November 2026.
+Source: LiteLLM's documentation and its `get_llm_provider`, November 2026.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ UNSUPPORTED = {
     _OWN_API,
 )
 
-# A model without a vendor before it: whose it is, by its name.
+# Models without a vendor prefix -> their vendor, by name.
 _BARE = (
     (re.compile(r"(gpt-|o[1-9](-|$)|chatgpt-|text-embedding-|ft:gpt|codex-|omni-moderation)"), "openai"),
     (re.compile(r"claude-"), "anthropic"),
@@ -132,7 +132,7 @@ _BARE = (
     (re.compile(r"(command|embed-|rerank-|c4ai-)"), "cohere"),
 )
 
-# Keys of a server that checks none.
+# Keys for servers that check none.
 PLACEHOLDERS = re.compile(
     r"(sk-)?(none|null|empty|dummy|fake|any|anything|x+|test|no-?key|not-?needed|not-?required|unused|ignored?|na|n/a"
     r"|ollama|lm-?studio|vllm|local|localhost|no-?api-?key(-required)?|placeholder|key|1234|123|0+)?([-_]?key)?",

@@ -1,18 +1,18 @@
-"""Performs I/O: how the interpreter is set up in a process that serves; not for programs that embed the application."""
+"""Performs I/O: tunes the interpreter of a server process; not for programs that embed the application."""
 
 from __future__ import annotations
 
 import gc
 import sys
 
-MAX_DIGITS = 640  # of an integer in text: more cost quadratic time, and no client or vendor counts so far
+MAX_DIGITS = 640  # of an integer in text: parsing more takes quadratic time, and no real count is so long
 _YOUNG_OBJECTS = 10_000  # between two collections; a call makes a few thousand, nearly none of them in a cycle
 _MIDDLE = 5  # young collections between two of the middle generation: for 50,000 objects one takes 5 ms, for 400,000 30
 _OLD = 400  # of those between two of all objects
 
 
 def tune() -> None:
-    """Bounds the cost of hostile integers, and keeps the collector away from what lives as long as the process."""
+    """Bounds the cost of hostile integers, and exempts long-lived objects from garbage collection."""
     sys.set_int_max_str_digits(MAX_DIGITS)
     gc.collect()
     gc.freeze()

@@ -129,7 +129,7 @@ def revoke(name_or_id: str, **flags: Any) -> None:
 
 
 def _opens_without_keys(config: Config) -> bool:
-    """True where a server without any key serves everybody who reaches it."""
+    """True if a server without any key serves every caller that can reach it."""
     has_own = any(os.environ.get(name) for name in ("PROXY_API_KEY", "PROXY_ADMIN_KEY"))
     return config.server.require_key == "auto" and is_loopback(config.server.host) and not has_own
 

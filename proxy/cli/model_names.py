@@ -1,4 +1,4 @@
-"""Performs I/O: completes the names of models in a shell, by the two files. Asks no server."""
+"""Performs I/O: completes model names in a shell, from the two files. Asks no server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 
 
 def complete_models(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The names that begin like this; none if the files do not load."""
-    from proxy.cli.settings import config_files  # lazy: a command is completed far more often than it needs names
+    """The names with this prefix; none if the files do not load."""
+    from proxy.cli.settings import config_files  # lazy: most completions need no names
     from proxy.config import ConfigError  # lazy: as above
     from proxy.config.namespace import build_names  # lazy: as above
     from proxy.metering.price_book import PriceBook  # lazy: as above

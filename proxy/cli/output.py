@@ -47,7 +47,7 @@ def amount(count: int, word: str) -> str:
 
 
 def format_cell(value: object) -> str:
-    """One table cell on one line, whatever a server or a file put into it; money to the nano-dollar."""
+    """One table cell on one line, whatever text a server or a file provides; money to the nano-dollar."""
     if value is None or value == "":
         return "-"
     if isinstance(value, float):

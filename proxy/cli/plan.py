@@ -1,4 +1,4 @@
-"""`proxy plan`: what a change of the configuration would change for the last calls. No server has to run."""
+"""`proxy plan`: the effect of a configuration change on past calls. No server need be running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Performs I/O: says on standard error how far a long command is. Only on a terminal, and nothing of it stays."""
+"""Performs I/O: shows the progress of a long command on standard error, only on a terminal, and clears it at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _Item = TypeVar("_Item")
 
 
 class Progress:
-    """One line, `what: 1,500 of 10,000`, written anew at most ten times a second."""
+    """One line, `what: 1,500 of 10,000`, rewritten at most ten times a second."""
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self._what = what
@@ -43,7 +45,7 @@ class Progress:
 
 
 class Counted(list[_Item]):
-    """A list whose reading is progress."""
+    """A list that reports progress as it is iterated."""
 
     progress: Progress
 

@@ -1,4 +1,4 @@
-"""`proxy prompts`: stored prompts, on the database. No server has to run; a running one follows within a second."""
+"""`proxy prompts`: stored prompts in the database. No server need be running; a running one follows within a second."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from proxy.storage.prompts import PromptStore
 from proxy.storage.sqlite import sqlite_path
 
 MAX_CHARS = 32 * 1024 * 1024  # of a rendered prompt
-BY = "cli"  # who moved a label
+BY = "cli"  # the name recorded for moves of labels
 _MOST = 1_000  # ids that an unknown one is compared with
 _ROWS = 10_000  # versions, or moves of labels, of one prompt
 
@@ -87,7 +87,7 @@ def versions(prompt_id: str, as_json: bool, **flags: Any) -> None:
         head = _head(store, prompt_id)
         scores = experiments.scores(prompt_id)
         found, before = [], 2**31
-        while page := store.versions(prompt_id, before, _ROWS):  # a page holds no more than a megabyte of texts
+        while page := store.versions(prompt_id, before, _ROWS):  # a page holds at most a megabyte of text
             found += [shown_version(head, version, scores) for version in page]
             before = page[-1].version
     if as_json:
@@ -214,13 +214,13 @@ def render(
 @prompts.command()
 @click.argument("prompt_id", metavar="ID")
 @click.option("--version", metavar="N", help="Only this version.")
-@click.option("--restore", is_flag=True, help="Take the archiving of the prompt back.")
+@click.option("--restore", is_flag=True, help="Restore an archived prompt.")
 @json_option
 @configuration_options
 def archive(prompt_id: str, version: str | None, restore: bool, as_json: bool, **flags: Any) -> None:
     """End the use of a prompt, or of one version. Nothing is deleted."""
     if restore and version is not None:
-        fail("--restore brings back a whole prompt, no single version.")
+        fail("--restore restores a whole prompt, not a single version.")
     with _store(flags) as store:
         _head(store, prompt_id)
         if restore:
@@ -257,7 +257,7 @@ def export(prompt_id: str | None, as_json: bool, **flags: Any) -> None:
 @json_option
 @configuration_options
 def import_file(file: Path, as_json: bool, **flags: Any) -> None:
-    """Add the prompts of a YAML file, all or none. What is there already stays as it is."""
+    """Add the prompts of a YAML file, all or none. Existing versions stay unchanged."""
     with _store(flags) as store:
         found = read_prompts(file.read_bytes(), str(file), check_usable)
         numbers = store.bring(found, time.time_ns(), BY)
@@ -270,7 +270,9 @@ def import_file(file: Path, as_json: bool, **flags: Any) -> None:
 
 @contextmanager
 def _store(flags: dict[str, Any]) -> Iterator[PromptStore]:
-    """The prompts of the configuration's database. What they or a check refuse ends the command with 1."""
+    """The prompts of the configuration's database. A refusal by them or by a check ends the command with exit
+    code 1.
+    """
     with _stores(flags) as (store, _):
         yield store
 

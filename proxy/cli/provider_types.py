@@ -31,7 +31,7 @@ def listed_price(config: Config) -> PriceOf:
 def states(config: Config) -> dict[str, dict[str, str | None]]:
     """Provider -> `{"type", "state": "on" | "off", "why"}`, in the order of the file.
 
-    `why` it is off; of a provider that is on, its keys if they rotate.
+    `why`: the reason for `off`; for a provider that is on, its keys if they rotate.
     """
     return {
         name: {
@@ -44,7 +44,7 @@ def states(config: Config) -> dict[str, dict[str, str | None]]:
 
 
 def _keys(config: Config, name: str) -> str | None:
-    """The keys that rotate, by their variables."""
+    """The variables of rotating keys."""
     if not config.providers[name].rotates:
         return None
     used, named = config.provider_keys[name], config.providers[name].key_variables

@@ -83,7 +83,7 @@ def serve(**flags: Any) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             sig, lambda *_: sys.exit(0)
-        )  # uvicorn raises the signal again after its drain; that is a clean end
+        )  # uvicorn raises the signal again after draining; that is a clean exit
     files = config_files(flags, os.environ)
     secret = new_secret()
     port = sock.getsockname()[1]
@@ -161,10 +161,9 @@ class _Supervisor(Multiprocess):
     """uvicorn's supervisor, with five changes.
 
     It stops listening together with its workers, so a client that connects during the drain is refused at once instead
-    of waiting for a worker that never comes. SIGHUP makes the workers reload instead of restarting them, so their
-    streams go on. It marks the metrics of a dead worker in `metrics_folder`. While other workers serve, one that cannot
-    start is started again later, instead of ending them all: the disk may be full for a while, or read-only. One that
-    takes long to start is left alone.
+    of waiting in vain. SIGHUP makes the workers reload instead of restarting them, so their streams continue. It marks
+    the metrics of a dead worker in `metrics_folder`. While other workers serve, one that cannot start is retried later,
+    instead of ending them all: the disk may be full or read-only for a while. A slow start is tolerated.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
@@ -195,12 +194,12 @@ class _Supervisor(Multiprocess):
         self._seen = alive
 
     def _started_again(self, failed: list[Process]) -> list[Process]:
-        """New workers in place of these; the same ones if that was tried a moment ago."""
+        """Replacements for these workers; the same ones if that was tried a moment ago."""
         if time.monotonic() < self._start_at or self.should_exit.is_set():
             return failed
         self._start_at = time.monotonic() + _START_AGAIN_S
         for each in failed:
-            each.kill()  # it has ended: this closes its pipes
+            each.kill()  # it has already ended: this closes its pipes
         started = [Process(self.config, self.sockets) for _ in failed]
         for each in started:
             each.start()
@@ -259,7 +258,7 @@ def _key_variable(config: Config) -> str | None:
 
 
 def _allow_files(max_in_flight: int) -> None:
-    """Raises the limit of open files as far as the system allows. A call in flight holds two connections, and the
+    """Raises the limit on open files as far as the system allows. A call in flight holds two connections, and the
     default on most systems is 1,024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -323,7 +322,7 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
 
 
 def _key_hint(config: Config) -> list[str]:
-    """How to get a key into the variable of the `curl` line, where the environment has none."""
+    """How to set the variable of the `curl` line, if the environment has no key."""
     return (
         ["  KEY=mmp-...   # one of your keys; `proxy keys create NAME` prints a new one"]
         if (_key_variable(config) == "KEY")

@@ -1,4 +1,4 @@
-"""`proxy setup`: prints or writes the few lines that point a client here. Never touches what else is in its file."""
+"""`proxy setup`: prints or writes the few lines that point a client here. The rest of its file stays unchanged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def setup(client: str, model: str | None, base_url: str | None, as_json: bool, *
 
 
 def _address(given: str | None, flags: dict[str, Any]) -> str:
-    """The base URL with /v1, as given or as the configuration says."""
+    """The base URL with /v1, as given or from the configuration."""
     if given is not None:
         if not _ADDRESS.fullmatch(given):
             fail("--base-url must be an http or https address, like http://127.0.0.1:8000/v1.")

@@ -1,6 +1,6 @@
-"""Values: what points each client here: the file it reads, the values in it, and what else to know.
+"""Values: the setup of each client: its file, the values in it, and notes.
 
-Read in the clients' documentation, November 2026: Claude Code 2.1 (a token in `env` goes before `apiKeyHelper`),
+Source: the clients' documentation, November 2026: Claude Code 2.1 (a token in `env` precedes `apiKeyHelper`),
 Codex 0.162 (`wire_api` is `responses`, nothing else), OpenCode 2 (it reads the shape of version 1 too, unless a file
 has its own), Cline 3, aider, Open WebUI.
 """
@@ -14,11 +14,11 @@ from typing import Any
 from msgspec import Struct
 
 NAME = "multi-model-proxy"  # of the provider in a client's settings
-ANY_KEY = "any"  # what a client sends where the server needs no key
+ANY_KEY = "any"  # sent by a client if the server needs no key
 
 
 class Wanted(Struct):
-    """What the user asked for. `base_url` ends in /v1; `key`: the variable that holds the API key."""
+    """The user's options. `base_url` ends in /v1; `key`: the variable that holds the API key."""
 
     base_url: str
     model: str | None
@@ -32,7 +32,7 @@ class Wanted(Struct):
 
 
 class Setup(Struct):
-    """`file` None: the client has no file that others may write; `instead`: the commands to run.
+    """`file` None: the client has no file that other programs may write; `instead`: the commands to run.
 
     `newer`: a key of the file, and the values if the file has it.
     """

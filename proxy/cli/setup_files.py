@@ -1,6 +1,6 @@
-"""Translates: a settings file of another program into the same file with a few values set. Everything else in it stays.
+"""Translates: a settings file of another program into the same file with a few values set. Everything else stays.
 
-The result is parsed again. If it does not hold exactly what was there and the new values, it is not used.
+The result is parsed again. If it does not have exactly the old content plus the new values, it is not used.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from proxy.cli.import_source import plain
 from proxy.config.problems import Problem
 from proxy.config.tree import parse
 
-Values = Mapping[str, Any]  # nested; None takes a key away
+Values = Mapping[str, Any]  # nested; None removes a key
 
 
 class NotEditable(Exception):
-    """The file has to be changed by hand; the message says why."""
+    """The file must be edited by hand; the message says why."""
 
 
 def edited(text: str, values: Values, form: str) -> str:
@@ -59,7 +59,7 @@ def _merged(before: Values, values: Values) -> dict[str, Any]:
 
 
 def read_values(text: str, form: str) -> dict[str, Any]:
-    """What a file holds. Raises NotEditable."""
+    """The values in a file. Raises NotEditable."""
     if not text.strip():
         return {}
     try:
@@ -90,7 +90,7 @@ def _as_json(text: str, _: Values, wanted: Values) -> str:
 
 
 def _as_toml(text: str, values: Values, _: Values) -> str:
-    """Keys of the top go before the first table; each table is found by its header, or comes last."""
+    """Top-level keys go before the first table; each table is found by its header, or added at the end."""
     lines = text.splitlines()
     first = next((place for place, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
     top = _set_lines(lines[:first], {key: each for key, each in values.items() if not isinstance(each, Mapping)}, " = ")

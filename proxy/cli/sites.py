@@ -1,4 +1,4 @@
-"""`proxy sites`: the catalog of site templates, as `/api/sites` answers. No server has to run."""
+"""`proxy sites`: the catalog of site templates, as `/api/sites` answers. No server need be running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Performs I/O: what the budgets have spent, for commands that run without a server."""
+"""Performs I/O: the spend of the budgets, for commands that run without a server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from proxy.storage.sqlite import SqliteStore, sqlite_path
 
 
 def spending_of(config: Config) -> Spending:
-    """By the database; nothing if there is no budget or no database. Raises StoreError."""
+    """The spend in the database; empty if there is no budget or no database. Raises StoreError."""
     path = sqlite_path(config.storage.url)
     return SqliteStore(path).spending() if config.budget is not None and path.is_file() else {}

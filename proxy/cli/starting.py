@@ -9,7 +9,7 @@ STARTING_S = 120.0
 
 
 class Worker(Protocol):
-    """What is asked of uvicorn's `Process`."""
+    """The interface of uvicorn's `Process`."""
 
     parent_conn: Any
 
@@ -23,10 +23,10 @@ class Worker(Protocol):
 
 
 class Starting:
-    """Tells workers that still load the application from those that hang.
+    """Distinguishes workers that still load the application from hanging ones.
 
-    uvicorn kills a worker that does not answer within 5 s. Where processors are busy or slow, loading takes longer, so
-    no worker would ever serve, and each new one would make the others slower.
+    uvicorn kills a worker that does not answer within 5 s. On busy or slow processors loading takes longer, so no
+    worker would ever serve, and each new one would slow down the others.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,6 @@ class Starting:
         return now - self._begun.setdefault(pid, now) < STARTING_S
 
     def forget(self, alive: Container[int]) -> None:
-        """Process ids are used again."""
+        """Forgets dead workers, because process ids are reused."""
         self._answered = {pid for pid in self._answered if pid in alive}
         self._begun = {pid: begun for pid, begun in self._begun.items() if pid in alive}

@@ -1,4 +1,4 @@
-"""`proxy usage`: the answer of `GET /v1/usage`, read from the same ledger. No server has to run."""
+"""`proxy usage`: the answer of `GET /v1/usage`, read from the same ledger. No server need be running."""
 
 from __future__ import annotations
 

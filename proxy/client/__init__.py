@@ -1,4 +1,4 @@
-"""Performs I/O: what talks to a server from outside: the Python client, the conformance checks, single questions.
+"""Performs I/O: code that talks to a server from outside: the Python client, conformance checks, single questions.
 
 The names of the Python client are loaded when they are first used: the commands that import this package need none.
 """

@@ -40,8 +40,8 @@ class MultiModelAPI:
 
     - `api_key`: the proxy's own key. Without it PROXY_API_KEY of the environment, if that is set.
     - `timeout_s`: seconds without a byte after which a call fails with RequestTimeout.
-    - `max_retries`, `retry_delay_seconds`: repeats of what the proxy says may be repeated; see `APISettings`, whose
-      values they replace.
+    - `max_retries`, `retry_delay_seconds`: retries of requests that the proxy marks as retryable; see `APISettings`,
+      whose values they replace.
 
     `sites` has the catalog of site templates: `list`, `get`, `match`.
 
@@ -105,7 +105,7 @@ class MultiModelAPI:
 
         `strategy`: voting (the default), ranking, fusion or verification. `models`: 1 to 16 names, or dictionaries with
         `use`, `weight` and parameters; without them the router picks. `name`: an ensemble of routing_rules.yaml
-        instead, of which the arguments change what they name.
+        instead; the arguments override its keys.
         """
         body = asking.ensemble_body(prompt, strategy, models, name, options)
         received = await self._sender.post(_CHAT, body)
@@ -114,9 +114,10 @@ class MultiModelAPI:
     def generate_stream(
         self, prompt: str | None = None, model: str | None = None, **options: Unpack[AskOptions]
     ) -> AnswerStream:
-        """The pieces of one answer as they come: `async for chunk in api.generate_stream(...)`. Options: `AskOptions`.
+        """The pieces of one answer as they arrive: `async for chunk in api.generate_stream(...)`. Options:
+        `AskOptions`.
 
-        An iteration that is left early ends the call, at the provider too.
+        Leaving the iteration early ends the call, also at the provider.
         """
         body = asking.chat_body(prompt, model, options)
         stream = AnswerStream(self._sender, {**body, "stream": True, "stream_options": {"include_usage": True}})
@@ -154,7 +155,7 @@ class MultiModelAPI:
         score: float | None = None,
         comment: str | None = None,
     ) -> Feedback:
-        """Rates an answer, given itself or by its id: whether it did what it was for, how good it was (0 to 1), why."""
+        """Rates an answer, given as an object or by its id: whether it succeeded, how good it was (0 to 1), why."""
         received = await self._sender.post(_FEEDBACK, asking.feedback_body(answer, success, score, comment))
         return await self._sender.understood(partial(reading.feedback_of, received.data))
 
@@ -185,7 +186,8 @@ class MultiModelAPI:
 class AnswerStream:
     """A streamed answer: an asynchronous iterator of `Chunk`, and a context manager that closes it.
 
-    `answer` is the whole answer once the iteration has ended, with usage and cost; before, it is what came so far.
+    `answer` is the whole answer once the iteration has ended, with usage and cost; before that, the part received so
+    far.
     """
 
     def __init__(self, sender: Sender, body: Mapping[str, Any]) -> None:
@@ -219,7 +221,7 @@ class AnswerStream:
 
 
 class _SoFar:
-    """What a stream adds up to."""
+    """The accumulated answer of a stream."""
 
     def __init__(self) -> None:
         self._fold = Fold()

@@ -18,7 +18,7 @@ LOOK_S = 5.0
 
 
 class NotServed(Exception):
-    """No answer from this server: it cannot be reached, or does not take the key. Another way may work."""
+    """No answer from this server: it cannot be reached, or does not accept the key. Another way may work."""
 
 
 class Refused(Exception):
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 def runs(base_url: str, config_version: str) -> bool:
-    """True where a server of this product with this configuration answers. `base_url` ends in /v1."""
+    """True if a server of this product with this configuration answers. `base_url` ends in /v1."""
     address = urlsplit(base_url)
     try:
         # Without a server this costs no import and no time.
@@ -39,7 +39,7 @@ def runs(base_url: str, config_version: str) -> bool:
 
 
 def answer(base_url: str, key: str | None, body: bytes) -> Iterator[dict[str, Any]]:
-    """The answer in chunks, or whole where `body` does not ask for a stream. Raises NotServed or Refused."""
+    """The answer in chunks, or whole if `body` does not ask for a stream. Raises NotServed or Refused."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     url = f"{base_url}/chat/completions"
     try:

@@ -1,4 +1,4 @@
-"""Translates: arguments of the client's methods into request bodies. Raises ValueError that names the argument."""
+"""Translates: arguments of the client's methods into request bodies. Raises ValueError, which names the argument."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AskOptions(TypedDict, total=False):
 
     - `system`: a text before the messages. `messages`: earlier ones, as OpenAI's API has them; `prompt` follows them.
     - `task_type`: reasoning, extraction, classification, summarization, code, chat, long_context, vision or web_search;
-      `priority`: low, normal or high. Both matter where the router picks the model.
+      `priority`: low, normal or high. Both matter if the router picks the model.
     - `max_tokens`: longest answer in tokens; `temperature`: 0 to 2; `top_p`: 0 to 1; `stop`, `seed`,
       `response_format`, `tools`, `tool_choice`: as in OpenAI's API.
     - `variables`: values for a stored prompt, which `model` names: `prompt:extraction_v1`. It needs no other message.
@@ -125,7 +125,7 @@ def _body(prompt: str | None, model: str | None, options: Mapping[str, Any], hin
 
 
 def _is_stored(model: str | None, options: Mapping[str, Any]) -> bool:
-    """A stored prompt brings messages of its own."""
+    """True for a stored prompt, which has messages of its own."""
     variables, is_named = options.get("variables"), (model or "").startswith(PREFIX)
     if variables is not None and not isinstance(variables, Mapping):
         raise ValueError("variables: expected names and values")
@@ -177,7 +177,7 @@ def feedback_body(answer_id: Any, success: bool | None, score: float | None, com
     if not isinstance(name, str) or not name.strip():
         raise ValueError("answer: expected an answer, or the id of one")
     if success is None and score is None and not comment:
-        raise ValueError("success: say something about the answer: success, score or comment")
+        raise ValueError("success: give at least one of success, score and comment")
     _number("score", score, 0, 1)
     fields = {"id": name, "success": success, "score": score, "comment": comment}
     return {key: value for key, value in fields.items() if value is not None}

@@ -31,9 +31,9 @@ _SPENT = ("insufficient_quota", "price_unknown")
 class MultiModelError(Exception):
     """Base of all errors of this client; `str()` says what to do. Fields that do not apply are None.
 
-    `status`: of HTTP; None in a stream that has begun. `code`: the proxy's word for it, such as `model_not_found`.
-    `param`: the field that it is about. `retry_after`: seconds to wait. `request_id`: names the call in the log and in
-    `GET /v1/requests/{id}`. `body`: the error as it came, with all its fields.
+    `status`: the HTTP status; None in a stream that has begun. `code`: the proxy's code, such as `model_not_found`.
+    `param`: the field at fault. `retry_after`: seconds to wait. `request_id`: names the call in the log and in
+    `GET /v1/requests/{id}`. `body`: the unchanged error, with all its fields.
     """
 
     def __init__(self, message: str, **fields: Any) -> None:
@@ -75,7 +75,7 @@ class ConnectionBroken(MultiModelError):
 
 
 class UnexpectedAnswer(MultiModelError):
-    """What answers is not this product, or another version of it."""
+    """The server is not this product, or another version of it."""
 
 
 class AnswerError(MultiModelError):
@@ -111,7 +111,7 @@ class ServerFailed(AnswerError):
 
 
 _KINDS = {401: AuthenticationFailed, 402: BudgetSpent, 403: PermissionDenied, 404: NotFound, 429: RateLimited}
-# A stream that has begun has no status left to tell: the error's type says as much.
+# A stream that has begun has no status: the error's type replaces it.
 _OF_TYPES = {
     "authentication_error": 401,
     "insufficient_quota": 402,
@@ -144,6 +144,6 @@ def error_of(status: int | None, error: Mapping[str, Any], headers: Mapping[str,
 
 
 def wait_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the request may be repeated, by `retry-after-ms` or `retry-after`; None: not said."""
+    """Seconds until the request may be retried, from `retry-after-ms` or `retry-after`; None: not given."""
     found = retry_after_s(headers)
     return seconds_until(http_date(headers.get("retry-after")), headers.get("date")) if found is None else found

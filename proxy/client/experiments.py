@@ -30,7 +30,9 @@ class ExperimentOptions(TypedDict, total=False):
 
 
 class AssignedVariant(str):
-    """The name of a variant, with what it varies. `unit`: whom it was chosen for. `prompt`: `id` and `version`."""
+    """The name of a variant, with the values that it varies. `unit`: the unit that it was chosen for.
+    `prompt`: `id` and `version`.
+    """
 
     experiment: str
     unit: str | None
@@ -96,12 +98,12 @@ class Experiments:
     async def track(
         self, id: str, variant: str, success: bool | None = None, score: float | None = None, unit: str | None = None
     ) -> None:
-        """Stores an outcome that belongs to no call of the proxy; those of its calls are rated by `api.feedback`.
+        """Stores an outcome that belongs to no call of the proxy; rate its calls with `api.feedback`.
 
-        `unit`: whose outcome it is; of what `variant` returned it is known.
+        `unit`: the unit of the outcome; not needed with a result of `variant`.
         """
         if success is None and score is None:
-            raise ValueError("success: say what became of it: success or score")
+            raise ValueError("success: give at least one of success and score")
         if unit is None and isinstance(variant, AssignedVariant):
             unit = variant.unit
         fields = {"variant": str(variant), "unit": unit, "success": success, "score": score}
@@ -109,7 +111,7 @@ class Experiments:
         await self._sender.post(f"{_path(id)}/outcomes", body)
 
     async def winner(self, id: str) -> str | None:
-        """The name of the winner; None as long as the verdict is not out."""
+        """The name of the winner; None as long as there is no verdict."""
         found = (await self.results(id)).get("winner")
         return None if found is None else str(found)
 

@@ -1,6 +1,6 @@
-"""Performs I/O: carries httpx's requests to an ASGI application in the same event loop, in pieces as they come.
+"""Performs I/O: carries httpx's requests to an ASGI application in the same event loop, in pieces as they arrive.
 
-httpx's own ASGITransport returns an answer only once it is whole, which no stream can wait for.
+httpx's own ASGITransport returns an answer only once it is whole, which is useless for streams.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 _PIECES = 16  # of a body that may wait for their reader
-_LEAVE_S = 2.0  # how long a call may take to end itself once its client has left
+_LEAVE_S = 2.0  # how long a call may take to end once its client has disconnected
 Message = MutableMapping[str, Any]
 App = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
@@ -77,9 +77,9 @@ class _Exchange(httpx.AsyncByteStream):
         raise httpx.RemoteProtocolError("the application did not end its answer", request=self._request)
 
     def leave(self) -> None:
-        """Tells the application that nobody reads on, and whoever still reads that nothing comes."""
+        """Tells the application that the client has disconnected, and a pending reader that nothing will come."""
         self._left.set()
-        while not self._messages.empty():  # so that nothing waits for room
+        while not self._messages.empty():  # so that no writer waits for room
             self._messages.get_nowait()
         self._messages.put_nowait(None)
 

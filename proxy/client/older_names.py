@@ -1,4 +1,4 @@
-"""Translates: settings as older programs wrote them into the keys of routing_rules.yaml.
+"""Translates: older programs' settings into the keys of routing_rules.yaml.
 
 `provider`, `organization`, `parameters.timeout`, `max_output_tokens` of a provider; `models`, `generator_model` and
 `validator_model` of an ensemble; `routing_rules` of the router. A newer name beside its older one is an error.
@@ -14,7 +14,7 @@ from proxy.ensembles.registry import STRATEGIES
 
 _ORGANIZATION = "OpenAI-Organization"
 _ENSEMBLE_KEYS = {"models": "members", "generator_model": "generator", "validator_model": "validator"}
-# Shorthand -> the rule that it stands for, by the names that the shipped file gives them.
+# Shorthand -> the rule that it means, with the names of the shipped file.
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "reasoning_high_priority": ("reasoning with high priority", {"task": "reasoning", "priority": "high"}),
     "reasoning_budget": ("reasoning on a budget", {"task": "reasoning", "budget_mode": True}),

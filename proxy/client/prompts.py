@@ -22,7 +22,7 @@ T = TypeVar("T")
 class VersionOptions(TypedDict, total=False):
     """Further fields of a version. None means: not given.
 
-    - `model`, `parameters`, `tools`, `response_format`: what a request that uses the version does not say itself.
+    - `model`, `parameters`, `tools`, `response_format`: defaults for what a request leaves out.
     - `notes`: for people. `labels`: put on the version at once.
     """
 
@@ -62,8 +62,8 @@ class StoredPrompt(Struct, frozen=True, kw_only=True):
 class RenderedPrompt(str):
     """The text of a rendered prompt; of one with several messages all their texts, with blank lines between them.
 
-    `messages`: as OpenAI's API has them. `version`, `label`: the version that was rendered, and the label by which it
-    was found. `model`, `parameters`: those of the version.
+    `messages`: as OpenAI's API has them. `version`, `label`: the version that was rendered, and the label that led
+    to it. `model`, `parameters`: those of the version.
     """
 
     messages: list[dict[str, Any]]
@@ -89,9 +89,9 @@ class Prompts:
     ) -> StoredPrompt:
         """Creates a prompt. `template`: a text with `{name}` for each variable, or the messages of a chat.
 
-        `variables`: their names, to be checked. May be called at each start of a program: a prompt that is there
-        already, with these words in its newest version, is returned as it is. Other words raise BadRequest (409):
-        `create_version` adds them.
+        `variables`: their names, to be checked. May be called at each start of a program: an existing
+        prompt with the same content in its newest version is returned unchanged. Other content raises BadRequest
+        (409): `create_version` adds it.
         """
         body = {"id": _id(id), "name": name, **_version(template, variables, fields)}
         try:
@@ -111,7 +111,7 @@ class Prompts:
         variables: Sequence[str] | None = None,
         **fields: Unpack[VersionOptions],
     ) -> StoredPrompt:
-        """The next version of a prompt, as `register` makes the first. Nothing is taken over from other versions."""
+        """Adds a version to a prompt, like `register` for the first one. It inherits nothing from other versions."""
         return await self._post(_path(id), _version(template, variables, fields), StoredPrompt)
 
     async def get(self, id: str, version: int | str | None = None, label: str | None = None) -> StoredPrompt:
@@ -175,7 +175,7 @@ def _version(template: Template, variables: Sequence[str] | None, fields: Mappin
 
 
 def _is_same(found: StoredPrompt, body: Mapping[str, Any]) -> bool:
-    """The newest version says what `body` says."""
+    """True if the newest version has the content of `body`."""
     stored = shown_fields(
         PromptVersion(
             version=found.version,

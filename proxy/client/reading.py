@@ -1,4 +1,4 @@
-"""Translates: answers of the proxy into results. Raises UnexpectedAnswer for what is none."""
+"""Translates: answers of the proxy into results. Raises UnexpectedAnswer for anything else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def answer_of(data: dict[str, Any], headers: Headers) -> Answer:
-    """A whole chat answer, or what a stream adds up to."""
+    """The result of a whole chat answer, or of an accumulated stream."""
     return Answer(**_fields(data, headers))
 
 

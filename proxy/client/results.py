@@ -1,4 +1,4 @@
-"""Values: what the Python client returns. Money is USD, times are milliseconds unless a name says otherwise."""
+"""Values: the results of the Python client. Money is USD, times are milliseconds unless a name says otherwise."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Routing(Struct, frozen=True):
     """How a call was answered. `model`: the `provider/model` that answered; of an ensemble the one that answered last.
 
     `rule` and `strategy` are those that chose it, `downgraded_from` the name that a spent budget replaced.
-    `dropped_params` and `adapted_params`: what the provider did not get as it was sent. `budget_remaining_usd`: of the
-    caller's own budget. `trace`: `routing` of the answer, with the hint `trace` or of an ensemble. The fields that are
-    known only at the end are None in a stream.
+    `dropped_params` and `adapted_params`: parameters that the provider did not get unchanged. `budget_remaining_usd`:
+    of the caller's own budget. `trace`: `routing` of the answer, with the hint `trace` or of an ensemble. The fields
+    that are known only at the end are None in a stream.
     """
 
     model: str | None = None
@@ -48,10 +48,10 @@ class Routing(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """One answer. `cost`: USD; None if the price is not known. `id` is what `feedback` takes.
+    """One answer. `cost`: USD; None if the price is unknown. `id`: for `feedback`.
 
-    `finish_reason`: stop, length, tool_calls or content_filter. `tool_calls` as OpenAI has them. `reasoning`: what the
-    model wrote before its answer, where the provider shows it. `data`: the whole answer as it came.
+    `finish_reason`: stop, length, tool_calls or content_filter. `tool_calls` in OpenAI's form. `reasoning`: the
+    model's thoughts before its answer, if the provider shows them. `data`: the whole answer, unchanged.
     """
 
     text: str
@@ -95,9 +95,9 @@ class RankedOutput(TypedDict):
 
 
 class EnsembleAnswer(Answer, frozen=True, kw_only=True):
-    """The answer of an ensemble; `model` is the name that was asked for, `routing.trace["ensemble"]` the whole report.
+    """The answer of an ensemble; `model` is the requested name, `routing.trace["ensemble"]` the whole report.
 
-    `confidence`: 0 to 1; None where the strategy has none. `agreed`: whether that is enough; None: not said.
+    `confidence`: 0 to 1; None if the strategy has none. `agreed`: whether that is enough; None: not reported.
     `members`: for each ask its model, role, outcome, latency and cost.
 
     By strategy, else None:
@@ -147,8 +147,8 @@ class EnsembleAnswer(Answer, frozen=True, kw_only=True):
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of a streamed answer. `text` is empty where the piece is none of the answer's text: reasoning, a tool
-    call, or the usage at the end. `data`: the chunk as it came.
+    """A piece of a streamed answer. `text` is empty if the piece is not part of the answer's text: reasoning, a tool
+    call, or the usage at the end. `data`: the unchanged chunk.
     """
 
     text: str
@@ -162,10 +162,10 @@ class Chunk(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """How a call would be routed. `chosen`: the `provider/model` it would go to; None: nobody may be asked now.
+    """How a call would be routed. `chosen`: the `provider/model` it would go to; None: no model may be asked now.
 
-    `estimated_cost_usd`: `low` and `high`. `candidates`: in order, those that are out with the reason. `data`: all of
-    it, as `POST /v1/route/explain` answers.
+    `estimated_cost_usd`: `low` and `high`. `candidates`: in order, excluded ones with the reason. `data`: the
+    whole answer of `POST /v1/route/explain`.
     """
 
     requested: str
@@ -202,7 +202,7 @@ class UsageReport(Struct, frozen=True):
 
     `total` and each of `groups` have `calls, successes, errors, input_tokens, output_tokens, total_tokens,
     cached_tokens, reasoning_tokens, cost_usd, fallbacks, p50_latency_ms, p95_latency_ms, savings_usd` and more; a group
-    also what it is grouped by. `budget`: what is spent and left of each budget of the caller.
+    also what it is grouped by. `budget`: the spent and remaining amounts of each budget of the caller.
     """
 
     since: str | None

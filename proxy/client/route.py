@@ -11,7 +11,7 @@ TIMEOUT_S = 30.0
 
 
 class Unanswered(Exception):
-    """The server cannot be reached, or what it says is not an answer. The text is a sentence without its subject."""
+    """The server cannot be reached, or its reply is not an answer. The text is a sentence without its subject."""
 
 
 def explain(base_url: str, key: str | None, body: bytes) -> tuple[int, dict[str, Any]]:

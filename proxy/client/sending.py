@@ -1,7 +1,7 @@
-"""Performs I/O: one request to the proxy, repeated as the proxy asks, or its stream of events.
+"""Performs I/O: one request to the proxy, with the retries that the proxy allows, or its stream of events.
 
-refused (408, 409, 429, 5xx), or not connected    repeated, unless the answer says `x-should-retry: false`
-broken off, or no answer in time                  not repeated: the call may have been made and paid for
+refused (408, 409, 429, 5xx), or not connected    retried, unless the answer has `x-should-retry: false`
+broken off, or no answer in time                  not retried: the call may have been made and billed
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ _DONE = b"[DONE]"
 
 
 class Retries(Struct, frozen=True):
-    """`most` repeats; the first waits about `delay_s` seconds, each further one twice as long as that before it."""
+    """At most `most` retries; the first waits about `delay_s` seconds, each further one twice as long as the
+    previous one.
+    """
 
     most: int = 3
     delay_s: float = 2.0
 
     def wait_s(self, error: MultiModelError, done: int) -> float | None:
-        """Seconds before the next repeat after `done` of them; None: there is none."""
+        """Seconds before the next retry after `done` of them; None: no more retries."""
         if done >= self.most or not error.is_retryable:
             return None
         if error.retry_after is not None:
@@ -63,7 +65,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    """Text of a class of its own, such as a rendered prompt."""
+    """The plain value of a text subclass, such as a rendered prompt."""
     if isinstance(value, str):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
@@ -104,7 +106,7 @@ class Sender:
                             return
                         yield Received(_event(event.data, response.headers), response.headers)
         raise ConnectionBroken(
-            f"{self._place} ended the stream before the answer was complete. What came so far may be paid for."
+            f"{self._place} ended the stream before the answer was complete. The part received so far may be billed."
         )
 
     async def _whole(self, method: str, path: str, **request: Any) -> Received:
@@ -174,12 +176,12 @@ class Sender:
             more = f" {_TLS}" if self._base_url.startswith("https:") else ""
             return ConnectionFailed(f"Nothing answers at {self._place}: {why}. {_DOWN}{more}")
         if isinstance(error, httpx.TimeoutException):
-            paid = "The call may have been made, and paid for: GET /v1/requests lists it."
+            paid = "The call may have been made and billed: GET /v1/requests lists it."
             return RequestTimeout(f"{self._place} did not answer within {self._timeout_s:g} s (timeout_s). {paid}")
         return ConnectionBroken(f"The connection to {self._place} broke: {why}. The call may have been made; {_LOG}")
 
     async def understood(self, read: Callable[[], T]) -> T:
-        """What `read` makes of an answer. Raises UnexpectedAnswer that says whose answer it is."""
+        """The result of `read` for an answer. Raises UnexpectedAnswer, which says whose answer it is."""
         try:
             return read()
         except UnexpectedAnswer as error:
@@ -204,7 +206,7 @@ class Sender:
         return _with_status(f"{message} to {path}. {_SAME}", response)
 
     async def _version(self) -> str | None:
-        """The version of the proxy that answers; None: it is none."""
+        """The version of the answering proxy; None: it is not this product."""
         try:
             client = await self._session.client()
             address = f"{self._base_url.removesuffix('/v1')}/health"
@@ -261,7 +263,7 @@ def _final(error: ConnectionFailed) -> ConnectionFailed:
 
 
 def _with_status(message: str, response: httpx.Response) -> UnexpectedAnswer:
-    """A gateway whose proxy is just starting may be asked again."""
+    """The error for a status; a gateway whose proxy is just starting may be asked again."""
     found = UnexpectedAnswer(message, status=response.status_code, retry_after=wait_of(response.headers))
     found.is_retryable = response.status_code in (502, 503, 504)
     return found

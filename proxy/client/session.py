@@ -1,4 +1,4 @@
-"""Performs I/O: owns what the client has open: the connections to a server, or a whole proxy in this process.
+"""Performs I/O: owns the client's resources: the connections to a server, or a whole proxy in this process.
 
 Both live in a task of the event loop that uses them. `close`, the end of the client object and the end of the loop
 (`asyncio.run` cancels its tasks) close them; another loop opens them anew.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from proxy.client.settings import APISettings
 
 CONNECT_S = 10.0
-IN_PROCESS = "http://localhost/v1"  # an address that nothing looks up
+IN_PROCESS = "http://localhost/v1"  # an address that is never looked up
 Opened = Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]]
 _INSIDE = ("proxy.client.settings_file", "proxy.server.embedded", "proxy.storage.base")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -61,13 +61,13 @@ class Session:
 
 
 class _Life:
-    """What is open in one event loop."""
+    """The resources of one event loop."""
 
     def __init__(self, opened: Opened) -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         self.client: asyncio.Future[httpx.AsyncClient] = self._loop.create_future()
-        self.client.add_done_callback(lambda opened: opened.exception())  # somebody may have waited for it, or not
+        self.client.add_done_callback(lambda opened: opened.exception())  # retrieved, even if no caller waits for it
         self.task = self._loop.create_task(self._live(opened), name="multi-model-api")
         _tasks.add(self.task)
         self.task.add_done_callback(_tasks.discard)
@@ -82,7 +82,7 @@ class _Life:
 
     def end(self) -> None:
         """Safe from any thread."""
-        with suppress(RuntimeError):  # the loop is closed, and all of this with it
+        with suppress(RuntimeError):  # the loop is closed, and these resources with it
             self._loop.call_soon_threadsafe(self._ending.set)
 
     async def _live(self, opened: Opened) -> None:
@@ -118,7 +118,7 @@ async def to_server(
 @asynccontextmanager
 async def to_this_process(settings: APISettings, timeout_s: float) -> AsyncGenerator[httpx.AsyncClient, None]:
     """A proxy of its own. Raises SettingsError, or MultiModelError if its database cannot be used."""
-    # A client of a server needs none of these modules, and to load them takes a second.
+    # A client of a server needs none of these modules, which take a second to load.
     loaded = await asyncio.to_thread(lambda: [import_module(name) for name in _INSIDE])
     settings_file, embedded, storage = loaded
     config = await asyncio.to_thread(settings_file.configured, settings, os.environ)

@@ -22,15 +22,15 @@ _NAMED = {
 class APISettings(Struct, kw_only=True):
     """Settings for `MultiModelAPI(settings=...)`. They load from a server's routing_rules.yaml and save to one.
 
-    Without a file they are the shipped routing_rules.yaml, in which every provider is on whose API key the environment
-    has. What is given here replaces what the file says:
+    Without a file they are the shipped routing_rules.yaml, in which every provider is on whose API key is set in the
+    environment. Arguments override the file:
 
     - `providers`: name -> the keys of its section in the file. Only these are on then. `api_key` may be given here: it
       is used, never shown and never saved. Without it the key comes from the environment, as for the server.
-    - `default_model`: answers where no rule and no task names a model. None: the router's own.
+    - `default_model`: answers if no rule and no task names a model. None: the router's own.
     - `router`, `ensemble`: keys of the sections `router` and `ensembles`.
     - `daily_budget_usd`: USD a day, counted in the database; None: no limit. What happens near it: docs/budgets.md.
-    - `alert_threshold`: share of a budget, above 0 and at most 1, from which on an alert is logged.
+    - `alert_threshold`: share of a budget, above 0 and at most 1, at which an alert is logged.
     - `max_requests_per_minute`: beyond it calls wait for their turn, or fail with RateLimited; None: no limit.
     - `max_retries`: 0 to 10 repeats, both of the proxy at a provider and of the client at the proxy.
     - `retry_delay_seconds`: before the first repeat, doubled each time, unless an answer names the time to wait.
@@ -39,7 +39,7 @@ class APISettings(Struct, kw_only=True):
       file has no place for them.
     - `sections`: any other section of the file, such as `storage`, `models`, `rules` or `keys`; None removes it.
 
-    Raises ValueError that names the argument. `base` and `file` are what it was loaded from: `load` sets them.
+    Raises ValueError, which names the argument. `base` and `file` are its source: `load` sets them.
     """
 
     providers: dict[str, dict[str, Any]] = {}
@@ -60,8 +60,8 @@ class APISettings(Struct, kw_only=True):
         self.check()
 
     def check(self) -> None:
-        """Raises ValueError for a value out of its range. What only the whole file can tell is checked when the
-        settings are used or saved.
+        """Raises ValueError for a value out of its range. Checks that need the whole file are made when the settings
+        are used or saved.
         """
         for name in ("providers", "router", "ensemble", "prompt_templates", "sections"):
             if not isinstance(getattr(self, name), Mapping):
@@ -126,7 +126,7 @@ class APISettings(Struct, kw_only=True):
 
 
 def _masked(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Without keys, and without the values of headers, which may be some."""
+    """The entry without keys and without header values, which may be keys."""
     shown = {key: "***" if key == "api_key" else value for key, value in entry.items()}
     if isinstance(headers := shown.get("headers"), Mapping):
         shown["headers"] = dict.fromkeys(headers, "***")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxy.client.settings import APISettings
 
 _ROUTER, _BUDGET = RouterConfig(), BudgetConfig()
-_KEY_VARIABLE = "MULTI_MODEL_API_KEY_"  # of a key in memory: it exists only in what the configuration is made of
+_KEY_VARIABLE = "MULTI_MODEL_API_KEY_"  # for a key in memory: it exists only in the input of the configuration
 _OF_ROUTER = ("default_model", "max_retries", "retry_delay_s")
 Values = dict[str, Any]
 
@@ -48,7 +48,7 @@ def read(path: Path) -> Values:
 
 
 def arguments_of(values: Values) -> Values:
-    """What `APISettings` calls the values of a routing_rules.yaml."""
+    """The values of a routing_rules.yaml under the names of `APISettings`."""
     values = deepcopy(values)
     router, budget = _section(values, "router"), _section(values, "budget")
     limits = _section(_section(values, "rate_limits"), "default")
@@ -133,7 +133,7 @@ def _base(settings: APISettings) -> str:
 
 
 def _providers(settings: APISettings, known: Values, *, is_shipped: bool) -> Values:
-    """Those of the settings, and the other ones of the file switched off: names in it still lead to them."""
+    """The providers of the settings, plus those of the file switched off, because names in it still refer to them."""
     found = {name: {**(entry or {}), "enabled": False} for name, entry in known.items()}
     for name, given in settings.providers.items():
         entry, old = provider_of(name, given), _section(known, name)
@@ -162,7 +162,7 @@ def _router(settings: APISettings, values: Values, *, is_shipped: bool) -> None:
 
 
 def _whole_name(settings: APISettings, values: Values) -> str | None:
-    """`default_model`; of a bare id of the price list with its provider: that name exists with the provider off too."""
+    """`default_model`; a bare id of the price list gets its provider, because that name exists even if it is off."""
     name = settings.default_model
     known = {**_section(values, "models"), **_section(values, "aliases")}
     prices = _pricing(settings)
@@ -191,7 +191,7 @@ def _put(section: Values, key: str, value: Any, default: Any) -> None:
 def configured(settings: APISettings, environ: Mapping[str, str]) -> Config:
     """The configuration of a proxy in this process. Raises SettingsError with every mistake.
 
-    Of the environment, the server's own variables do not count, except PROXY_DB and PROXY_VAULT_KEY.
+    The server's own environment variables are ignored, except PROXY_DB and PROXY_VAULT_KEY.
     """
     settings.check()
     values = document(settings)
@@ -223,7 +223,7 @@ def _pricing(settings: APISettings) -> Source | None:
 
 
 def prompt_file(settings: APISettings) -> bytes:
-    """The templates as a file of prompts, each with the label of uses that name none."""
+    """The templates as a file of prompts, each with the default label."""
     return written(
         (
             PromptHead(id=name, name=name, labels={PRODUCTION: 1}),

@@ -44,7 +44,7 @@ class Sites:
         return await self._sender.understood(partial(site_template_of, received.data))
 
     async def match(self, instructions: str = "", assets: Sequence[str] = ()) -> SiteMatch:
-        """The site and the task that fit best. `assets`: URLs. Raises NotFound that names the nearest sites if none
+        """The site and the task that fit best. `assets`: URLs. Raises NotFound, which names the nearest sites, if none
         fits.
         """
         if isinstance(assets, str) or not all(isinstance(asset, str) for asset in assets):

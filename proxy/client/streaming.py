@@ -1,7 +1,7 @@
 """Performs I/O: reads a stream of events in a task of its own.
 
-Whatever ends the reader ends that task: `close`, a cancelled reader, one that is dropped, the end of the loop. A loop
-that ends cancels its tasks in order, but of generators inside each other it closes the inner ones too early.
+That task ends with its reader: by `close`, when the reader is cancelled or dropped, or with the loop. A loop that ends
+cancels its tasks in order, but it closes the inner ones of nested generators too early.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 
 from proxy.client.sending import Received
 
-_EVENTS = 16  # that may wait for their reader
+_EVENTS = 16  # that may be queued for the reader
 _Queue = asyncio.Queue[Received | Exception | None]
 
 
@@ -58,7 +58,7 @@ class EventStream:
 
 
 async def _read(events: AsyncGenerator[Received, None], queue: _Queue) -> None:
-    """Refers to nothing that a reader might drop."""
+    """Reads events into the queue. Holds no reference to the reader, which may be dropped."""
     end: Exception | None = None
     try:
         async with aclosing(events):
@@ -67,7 +67,7 @@ async def _read(events: AsyncGenerator[Received, None], queue: _Queue) -> None:
     except asyncio.CancelledError:
         while not queue.empty():
             queue.get_nowait()
-        queue.put_nowait(None)  # for a reader that waits while somebody else closes the stream
+        queue.put_nowait(None)  # for a reader that waits while another task closes the stream
         raise
     except Exception as error:
         end = error
@@ -75,5 +75,5 @@ async def _read(events: AsyncGenerator[Received, None], queue: _Queue) -> None:
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed, and has cancelled it
+    with suppress(RuntimeError):  # the loop is closed, and cancelled the task
         loop.call_soon_threadsafe(task.cancel)

@@ -1,4 +1,4 @@
-"""Orchestrates: the Python client for programs without asyncio. It also works where an event loop runs, as in
+"""Orchestrates: the Python client for programs without asyncio. It also works inside a running event loop, as in
 notebooks: calls run in a loop of their own, on a thread of their own.
 """
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 class SyncMultiModelAPI:
     """`MultiModelAPI` without `await`: the same arguments, results and errors. Use it with `with`, or call `close()`;
-    what is still open then is closed when the program ends.
+    otherwise it is closed when the program ends.
 
     Its methods may be called from several threads at once. An interrupt (Ctrl-C) ends the call.
     """
@@ -56,7 +56,7 @@ class SyncMultiModelAPI:
 
     @property
     def settings(self) -> APISettings | None:
-        """Of the proxy in this process; None: a server answers."""
+        """The settings of the proxy in this process; None: a server answers."""
         return self._api.settings
 
     def generate(self, prompt: str | None = None, model: str | None = None, **options: Unpack[AskOptions]) -> Answer:
@@ -165,7 +165,7 @@ class SyncAnswerStream:
 
     @property
     def answer(self) -> Answer:
-        """The whole answer once the iteration has ended; before, what came so far."""
+        """The whole answer once the iteration has ended; before that, the part received so far."""
         return self._stream.answer
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class _LoopThread:
         return self._running is not None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Whatever interrupts the wait cancels it."""
+        """The result of `work`. An interrupted wait cancels it."""
         future = asyncio.run_coroutine_threadsafe(work, self._started().loop)
         try:
             return future.result()
@@ -232,7 +232,7 @@ class _LoopThread:
 
 
 class _Running:
-    """What runs on the thread. Belongs to it."""
+    """The tasks on the thread. Used only there."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
-"""Translates: a provider's base URL as users write it into the one that is meant. `addresses` judges the host.
+"""Translates: a provider's base URL as users write it into the intended one. `addresses` judges the host.
 
-What is corrected is said in one line at every start. No line repeats the URL, which may contain a password.
+Each correction is reported in one line at every start. No line repeats the URL, which may contain a password.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from proxy.config.addresses import wrong_url
 from proxy.providers.base.contract import Provider
 
-# What people copy from the page of an endpoint. The proxy adds these itself.
+# Endings that people copy from documentation. The proxy adds these itself.
 _ENDPOINT = re.compile(
     r"/(?:(?:chat/)?completions|responses|embeddings|messages|rerank|(?<=\d/)chat|models(?:/[^/]+:\w+)?"
     r"|api/(?:chat|generate|tags|embed|embeddings|show|ps|version))/*$"
@@ -26,7 +26,7 @@ _NO_SCHEME = re.compile(r"(?:[\w-]+\.)*[\w-]+(?::\d+)?(?:/.*)?")
 
 
 def corrected(url: str, provider: Provider, homes: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The base URL that is meant, and what was changed. `homes`: the hosts of vendors' APIs -> their base URLs."""
+    """The intended base URL, and the corrections. `homes`: the hosts of vendors' APIs -> their base URLs."""
     found: list[str] = []
     url = url.strip()
     if (doubled := _SCHEMES.match(url)) is not None:
@@ -74,11 +74,11 @@ def homes_of(types: Mapping[str, type[Provider]]) -> dict[str, str]:
 
 
 def _home(host: str, path: str, provider: Provider, homes: Mapping[str, str]) -> str | None:
-    """The address of the vendor's API where another path at its host cannot be right."""
+    """The address of the vendor's API, if another path at its host cannot be right."""
     home = homes.get(host.lower().removesuffix("."), "")
     right = urlsplit(home).path
     if not home or path == right or (not right and _VERSION.fullmatch(path)):
         return None
-    # Some vendors have another address that is like OpenAI's, so a path of one's own may be right there.
+    # Some vendors also have an address with OpenAI's API, so a custom path may be right there.
     is_guess = bool(right) and provider.is_generic and path in _GUESSES
     return home if home == provider.default_base_url or is_guess else None

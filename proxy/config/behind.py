@@ -1,4 +1,4 @@
-"""Translates: names of a configuration into the names that they lead to."""
+"""Translates: names of a configuration into the names that they resolve to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.routing.panelists import PREFIX
 
 
 class Behind:
-    """What names lead to, over aliases and `use`. Every step is taken once, however long the chains are."""
+    """The targets of names, through aliases and `use`. Every step is taken once, however long the chains are."""
 
     def __init__(self, config: Config) -> None:
         self._ensembles = config.ensembles
@@ -29,7 +29,7 @@ class Behind:
 
 
 def ends(steps: Mapping[str, str]) -> dict[str, str]:
-    """Where each name ends; on a circle, at one of its names."""
+    """The end of each name's chain; in a cycle, one of its names."""
     found: dict[str, str] = {}
     for start in steps:
         trail: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Performs I/O: reads the file that `ca_file` names, and says why it cannot be used."""
+"""Performs I/O: reads the file that `ca_file` names, and reports why it cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_BYTES = 10_000_000
 
 
 def certificate_problems(config: Config) -> list[Problem]:
-    """The files of certificates that cannot be used, of every provider that is not switched off."""
+    """Problems for unusable certificate files, of every provider that is not switched off."""
     found = []
     for name, provider in config.providers.items():
         if provider.ca_file and provider.enabled and (wrong := wrong_ca_file(provider.ca_file)):

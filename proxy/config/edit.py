@@ -1,4 +1,4 @@
-"""Translates: YAML text and the values it should have -> YAML text. Comments stay where they are."""
+"""Translates: YAML text and the desired values -> YAML text. Comments stay where they are."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def plain(data: bytes, name: str) -> dict[str, Any]:
 
 
 def edited(text: str, values: MappingOf[str, Any]) -> str:
-    """`text` with these values: the same text if they are in it already. What is not in `values` is removed, and with
-    it the comments up to the next key.
+    """`text` with these values; the same text if it already has them. Keys that are not in `values` are removed, with
+    the comments up to the next key.
     """
     if plain(text.encode(), "configuration") == values:
         return text
@@ -46,7 +46,7 @@ def edited(text: str, values: MappingOf[str, Any]) -> str:
 
 class _Representer(RoundTripRepresenter):
     def text(self, value: str) -> ScalarNode:
-        """In quotes where the library's own choice would read otherwise: YAML takes U+0085 for the end of a line."""
+        """A scalar, quoted if the library's own choice would be read differently: YAML takes U+0085 for a line end."""
         return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
 
 
@@ -54,14 +54,14 @@ _Representer.add_representer(str, _Representer.text)
 
 
 def _reconcile(node: Any, values: MappingOf[str, Any]) -> None:
-    """Changes only what differs, so that the rest keeps its form."""
+    """Changes only differing values, so that the rest keeps its form."""
     for key in [key for key in node if key not in values]:
         del node[key]
     for key, value in values.items():
         old = node.get(key)
         if key in node and old == value and isinstance(old, bool) == isinstance(value, bool):
             continue
-        # An anchored mapping is the value of other keys too: it is replaced, not changed.
+        # An anchored mapping is also the value of other keys: it is replaced, not changed.
         if isinstance(old, dict) and isinstance(value, dict) and _anchor(old) is None:
             _reconcile(old, value)
         else:

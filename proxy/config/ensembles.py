@@ -1,6 +1,6 @@
 """Translates: the section `ensembles` into ensembles by name, each a Struct of its strategy.
 
-The strategy is the tag: `strategy: voting` says which keys an entry has.
+The strategy is the tag: `strategy: voting` determines the keys of an entry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAG = "strategy"
 def read_ensembles(
     section: Entry | None, reader: Reader, strategies: MappingOf[str, type[Ensemble]]
 ) -> tuple[dict[str, Ensemble], bool]:
-    """The ensembles, and whether rules may choose them. One with a problem is kept as a name that asks nobody."""
+    """The ensembles, and whether rules may choose them. One with a problem is kept as a name without members."""
     found: dict[str, Ensemble] = {}
     is_enabled = False
     for name, entry in reader.mapping(section, (SECTION,)).entries.items():
@@ -68,7 +68,7 @@ def _read(entry: Entry, reader: Reader, path: tuple[str, ...], strategies: Mappi
 
 
 def names_of(ensemble: Ensemble) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The names that an ensemble asks, each with its place in the entry."""
+    """The names that an ensemble asks, each with its path in the entry."""
     members: list[str] = []
     for key in ensemble.member_keys:
         for path, member in _members(getattr(ensemble, key), (key,)):

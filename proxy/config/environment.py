@@ -1,4 +1,4 @@
-"""Translates: values of environment variables, without what a file or a tool left around them."""
+"""Translates: values of environment variables into the intended ones, without what files and tools left around them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from proxy.config.problems import Mark, Problem, problem
 
 OWN_KEYS = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 _AROUND = re.compile(r"[\s\ufeff\u200b-\u200d\u2060]+")
-# What container platforms set for a service called `proxy` (and Docker for a linked container): tcp://10.0.0.7:8000.
+# Container platforms set this for a service called `proxy` (and Docker for a linked container): tcp://10.0.0.7:8000.
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+", re.IGNORECASE)
 
 
 def trimmed(text: str) -> str:
-    """The value as it was meant. Secret files end with a newline, editors begin files with a byte order mark, and
+    """The intended value. Secret files end with a newline, editors begin files with a byte order mark, and
     `docker --env-file` keeps quotes.
     """
     text = _bare(text)
@@ -29,7 +29,7 @@ def is_sendable(text: str) -> bool:
 
 
 def is_service_link(text: str) -> bool:
-    """True for an address that the platform wrote, where a user would have written a port."""
+    """True for an address set by the platform in place of the user's port."""
     return _SERVICE_LINK.fullmatch(text) is not None
 
 
@@ -46,7 +46,7 @@ def wrong_own_key(value: str) -> str | None:
 
 
 def own_key_problems(environ: Mapping[str, str]) -> list[Problem]:
-    """What is wrong with the server's own keys. Never repeats them."""
+    """The problems of the server's own keys. Never repeats them."""
     wrong = {name: wrong_own_key(environ.get(name, "")) for name in OWN_KEYS}
     return [problem(Mark(f"environment variable {name}"), (), why) for name, why in wrong.items() if why]
 

@@ -18,7 +18,7 @@ from proxy.config.tree import MAX_BYTES
 ROUTING, PRICING = "routing_rules.yaml", "pricing.yaml"
 VOLUME = Path("/data")
 _HERE = Path(__file__).parent
-_NEW = ".new"  # ends the name of a file that is about to take the place of another
+_NEW = ".new"  # suffix of a file that is about to replace another
 _SHIPPED = (_HERE / "defaults", _HERE.parents[1])  # a wheel ships them in defaults/, a checkout at its top level
 
 
@@ -76,7 +76,7 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def _staged(path: Path, data: bytes, mode: int | None = None) -> tuple[Path, Path]:
-    """A complete file beside the one that it is to replace, and that one. Raises ConfigError with one problem."""
+    """A complete file beside the one that it will replace, and that one. Raises ConfigError with one problem."""
     try:
         target = path.resolve()
         before = target.stat() if target.exists() else None
@@ -90,7 +90,7 @@ def _staged(path: Path, data: bytes, mode: int | None = None) -> tuple[Path, Pat
                 file.flush()
                 os.fsync(descriptor)
             if before is not None:
-                with suppress(OSError):  # without the right to give files away it becomes the server's
+                with suppress(OSError):  # without the right to change the owner, the file belongs to the server's user
                     os.chown(new, before.st_uid, before.st_gid)
             new.chmod(mode)
         except BaseException:
@@ -107,7 +107,7 @@ def _not_written(path: Path, error: OSError) -> ConfigError:
 
 
 def keep_copy(path: Path) -> None:
-    """The file as it is, beside it, with `.bak` behind its name and the same mode. Raises ConfigError and OSError."""
+    """Copies the file to the same name with the suffix `.bak`, with the same mode. Raises ConfigError and OSError."""
     target = path.resolve()
     mode = stat.S_IMODE(target.stat().st_mode)
     write_file(target.with_name(f"{target.name}.bak"), target.read_bytes(), mode)
@@ -116,8 +116,8 @@ def keep_copy(path: Path) -> None:
 def write_all(texts: Mapping[Path, bytes]) -> None:
     """Writes several files, or none of them. Raises ConfigError.
 
-    All are complete before the first one takes its place, and a note beside it names them: should the process die
-    between two of them, `finish_saving` goes on from there.
+    All are complete before the first one is put in place, and a note beside it lists them: if the process dies between
+    two of them, `finish_saving` continues.
     """
     before = {path: path.read_bytes() if path.is_file() else None for path in texts}
     staged: dict[Path, tuple[Path, Path]] = {}
@@ -148,8 +148,8 @@ def _forget(note: Path | None, staged: Iterable[tuple[Path, Path]]) -> None:
 
 
 def finish_saving(paths: Sequence[Path]) -> list[str]:
-    """Completes a `write_all` of some of these files that ended between two of them. Returns the files that it wrote.
-    Raises ConfigError if it cannot.
+    """Completes an interrupted `write_all` of some of these files. Returns the files that it wrote. Raises ConfigError
+    if it cannot.
     """
     note, own = _note_of(paths[0]), {str(path.resolve()) for path in paths}
     try:
@@ -173,7 +173,7 @@ def _take_place(path: Path, new: Path, target: Path) -> None:
     try:
         new.replace(target)
     except FileNotFoundError:
-        return  # another worker found the note, and was faster
+        return  # another worker found the note and was faster
     except OSError as error:
         raise _not_written(path, error) from None
 
@@ -189,7 +189,7 @@ def key_texts() -> dict[str, dict[str, str]]:
 
 
 def is_installed(path: Path) -> bool:
-    """True for a file inside the installed package, which nobody should edit."""
+    """True for a file inside the installed package, which must not be edited."""
     return path.absolute().parent == _HERE / "defaults"
 
 

@@ -106,7 +106,7 @@ def _providers(writer: _Writer, types: Mapping[str, type[Provider]]) -> JsonSche
 
 
 def _ensembles(writer: _Writer, strategies: Mapping[str, type[Ensemble]]) -> JsonSchema:
-    """The schema of ensembles. The strategy says which keys one has."""
+    """The schema of ensembles. The strategy determines its keys."""
     kind = {"type": "string", "enum": list(strategies), "description": _STRATEGY_TEXT}
     for name, cls in strategies.items():
         schema = writer.struct(cls)
@@ -185,7 +185,7 @@ class _Writer:
         """One schema with several types for scalars, which editors show best; `anyOf` with lists or sections."""
         members = [self._value(kind) for kind in union.types]
         may_be_null = any(isinstance(kind, inspect.NoneType) for kind in union.types)
-        if not may_be_null:  # then null is not an empty list either
+        if not may_be_null:  # then null is no empty list either
             members = [{**member, "type": "array"} if member.get("type") == _LIST else member for member in members]
         listed = {"enum" in member for member in members if member.get("type") != "null"}
         if len(listed) > 1 or not all(isinstance(member.get("type"), str) for member in members):

@@ -1,6 +1,6 @@
-"""Performs I/O: the file of provider keys that the page of settings may write, as lines `VARIABLE=key`.
+"""Performs I/O: the file of provider keys that the settings page may write, as lines `VARIABLE=key`.
 
-It is used only if PROXY_KEYS_FILE names it. The environment takes precedence. Nobody else may read it.
+It is used only if PROXY_KEYS_FILE names it. The environment takes precedence. Only its owner may read it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_keys(path: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """Raises ConfigError: what cannot be read whole must not be written anew."""
+    """The text. Raises ConfigError, because a file that cannot be read whole must not be rewritten."""
     data = read_file(path)
     if len(data) > MAX_BYTES:
         raise _wrong(path, "larger than 1 MB; a file of keys has one short line for each")
@@ -53,7 +53,7 @@ def _text(path: Path) -> str:
 
 
 def _entries(path: Path, text: str) -> dict[int, tuple[str, str]]:
-    """Number of the line -> variable and key. Raises ConfigError, which never repeats a key."""
+    """Line number -> variable and key. Raises ConfigError, which never repeats a key."""
     found = {}
     for number, line in enumerate(text.splitlines()):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -66,7 +66,7 @@ def _entries(path: Path, text: str) -> dict[int, tuple[str, str]]:
 
 
 def set_key(path: Path, variable: str, key: str | None) -> None:
-    """Writes one key; None takes it away. Comments and the order of lines stay. Raises ValueError for what no header
+    """Writes one key; None removes it. Comments and the order of lines stay. Raises ValueError for a key that no header
     can carry, and ConfigError.
     """
     read_keys(path)  # refuses a file that others may read
@@ -77,12 +77,14 @@ def set_key(path: Path, variable: str, key: str | None) -> None:
     text = _text(path) if path.exists() else _HEAD
     data = _written(text, _entries(path, text), variable, key).encode()
     if len(data) > MAX_BYTES:
-        raise ValueError("The file of keys would be larger than 1 MB. Remove some of them first.")
+        raise ValueError("The file of keys would be larger than 1 MB. Remove some keys first.")
     write_file(path, data, _MODE)
 
 
 def _written(text: str, entries: Mapping[int, tuple[str, str]], variable: str, key: str | None) -> str:
-    """The text with this key, in the place of the last one, which is the one that counts. All other lines stay."""
+    """The text with this key in place of the variable's last entry, which is the one that counts. All other
+    lines stay.
+    """
     lines = text.splitlines()
     own = [number for number, (name, _) in entries.items() if name == variable]
     if key is not None:

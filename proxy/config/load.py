@@ -44,7 +44,7 @@ MIN_VAULT_KEY = 32  # characters
 _READ_APART = ("providers", "models", "aliases", "rules", "tasks", "ensembles", "sites")
 _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
-_UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
+_UNREAD = Rule(name="", when=When(), use=[])  # a placeholder for a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
 
 
@@ -133,7 +133,7 @@ def configure(
 
 
 def _sections(values: dict[str, Any], reader: Reader) -> dict[str, Any]:
-    """The sections that could be read, those that refer to names also in part."""
+    """The readable sections; those that refer to names may be partial."""
     sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
     for key, build in _REFERRING.items():
         if (key,) in reader.partial:
@@ -180,7 +180,7 @@ def _is_web_address(text: str) -> bool:
 
 
 def _notices(sections: dict[str, Any], environ: MappingOf[str, str]) -> list[str]:
-    """Settings that have no effect. Every start reports them, so that nobody relies on them."""
+    """Settings that have no effect. Every start reports them, so that users do not rely on them."""
     unmatched = without_effect(sections.get("server", ServerConfig()))
     found = [f"{'.'.join(path)} has no effect: {why}" for path, why in unmatched]
     variable = sections["budget"].alert_webhook_env if "budget" in sections else None

@@ -1,4 +1,4 @@
-"""Translates: one Config into what can be called: the enabled providers, their addresses, and the model names."""
+"""Translates: one Config into the namespace: the enabled providers, their addresses, and the model names."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
 
 
 def baseline_of(config: Config, names: Names, name: str | None = None) -> TokenRates | None:
-    """The prices that savings are measured against: of the model that `name`, or `usage.baseline`, leads to first.
+    """The prices that savings are measured against: those of the first model behind `name`, or `usage.baseline`.
 
-    A model that cannot be called now, for want of a key, has its price all the same.
+    A model that cannot be called now, because its key is missing, still has its price.
     """
     name = name or config.usage.baseline
     if name is None:

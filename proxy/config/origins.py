@@ -20,8 +20,8 @@ _STAR = "would let every web page call the proxy; list the origins that may"
 
 
 def without_effect(server: ServerConfig) -> list[tuple[Path, str]]:
-    """The entries that no client can match, each with the reason. `proxy check` refuses them; a server starts, and says
-    that they have no effect.
+    """The entries that no client can match, each with the reason. `proxy check` refuses them; a server starts, and
+    reports that they have no effect.
     """
     found: list[tuple[Path, str]] = []
     for key, entries, reason in (
@@ -35,8 +35,8 @@ def without_effect(server: ServerConfig) -> list[tuple[Path, str]]:
 
 
 def wrong_origin(text: str) -> str | None:
-    """The reason why no page can have this origin, or why it must not be listed; None if it may. `null` may: it is what
-    a page from a file sends.
+    """The reason why no page can have this origin, or why it must not be listed; None if it may. `null` may: pages from
+    files send it.
     """
     if text == "null":
         return None
@@ -79,7 +79,7 @@ def _origin_of(text: str) -> str | None:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return None
-    if scheme.lower() not in _PORTS:  # of extensions and applications: what stands behind the scheme is theirs
+    if scheme.lower() not in _PORTS:  # extensions and applications: the part after the scheme is their own
         return f"{scheme.lower()}://{rest.rstrip('/')}" if rest.strip("/") else None
     name = _host_of(host)
     if name is None:

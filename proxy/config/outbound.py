@@ -1,5 +1,6 @@
-"""Translates: the keys `proxy` and, where they say `environment`, the usual variables into the HTTP proxy of each
-provider. Without such a key no proxy is used: HTTPS_PROXY alone must not see the calls and keys of a server.
+"""Translates: the keys `proxy` and, for `environment`, the usual variables into the HTTP proxy of each provider.
+
+Without such a key no proxy is used: HTTPS_PROXY alone must not expose a server's calls and keys to a proxy.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def wrong_proxy(url: str) -> str | None:
 
 
 def _wrong_setting(setting: str) -> str | None:
-    """As `wrong_proxy`, for what a file says."""
+    """As `wrong_proxy`, for a value in a file."""
     if setting in (ENVIRONMENT, NONE):
         return None
     if "@" in setting:
@@ -85,7 +86,7 @@ def _from_environment(url: str, environ: Mapping[str, str]) -> tuple[str | None,
 
 
 def _value(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """The variable in lower case goes first, as in curl."""
+    """The variable and its value. Lower case takes precedence, as in curl."""
     variable = name if name in environ else name.upper()
     return variable, trimmed(environ.get(variable, ""))
 

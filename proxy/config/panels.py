@@ -34,7 +34,7 @@ def panel_problems(config: Config) -> Iterator[Problem]:
 
 
 def panel_warnings(config: Config) -> Iterator[tuple[Path, str]]:
-    """What `proxy check` says of ensembles that load."""
+    """The warnings of `proxy check` for ensembles that load."""
     for place, rule in enumerate(config.rules):
         if isinstance(rule.use, Among) and rule.use.ensemble is not None and not config.ensembles_enabled:
             yield ("rules", str(place)), "never used: ensembles.enabled is false, so rules do not choose ensembles"
@@ -50,7 +50,7 @@ def panel_warnings(config: Config) -> Iterator[tuple[Path, str]]:
                 f"its members cannot agree: with the API keys that are set, only {shown(only)} answers for them",
             )
         if ensemble.max_cost_usd is not None and targets:
-            with suppress(ProxyError):  # nobody can be called; other warnings say why
+            with suppress(ProxyError):  # no member can be called; other warnings say why
                 yield from _costs(config, names, name, _planned(config, names, name, is_limited=False))
 
 
@@ -82,7 +82,7 @@ def _planned(config: Config, names: Names, name: str, *, is_limited: bool) -> Pa
 
 
 def _target(name: str, config: Config) -> str:
-    """What a member asks first, whether its key is set or not."""
+    """The first target of a member, whether its key is set or not."""
     seen: set[str] = set()
     while name not in seen:
         seen.add(name)
@@ -92,7 +92,7 @@ def _target(name: str, config: Config) -> str:
 
 
 def _only_one(names: Names, targets: Sequence[str]) -> str | None:
-    """The one deployment that all members lead to now. One that cannot be called has no voice."""
+    """The one deployment that all members lead to now. Members that cannot be called do not count."""
     found = set()
     for target in targets:
         with suppress(ProxyError):
@@ -101,7 +101,7 @@ def _only_one(names: Names, targets: Sequence[str]) -> str | None:
 
 
 class _Lookup:
-    """The namespace as it stands in the files."""
+    """The namespace according to the files."""
 
     def __init__(self, names: Names) -> None:
         self._names = names

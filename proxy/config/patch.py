@@ -1,4 +1,4 @@
-"""Translates: the text of a YAML file and other values for some of its keys -> the text, changed only where they stand.
+"""Translates: the text of a YAML file and new values for some of its keys -> the text, changed only at those keys.
 
 Comments, order, spacing and line breaks around them stay as written. The result is read again before it is returned; a
 file whose form is beyond this (anchors, an explicit `? key`) is written by `edit.edited`, which keeps its comments.
@@ -19,7 +19,7 @@ from proxy.config.edit import edited, plain
 from proxy.config.problems import ConfigError, Path
 from proxy.config.yaml_text import flow
 
-REMOVED: Any = object()  # the value of a key to take away
+REMOVED: Any = object()  # the value that removes a key
 _COLON = re.compile(r"\s*:")
 
 
@@ -32,12 +32,12 @@ class _Edit(Struct, frozen=True):
 
 
 class _BeyondUs(Exception):
-    """The text is written in a way that is not edited by position."""
+    """The text is written in a form that cannot be edited by position."""
 
 
 def patched(text: str, changes: MappingOf[Path, Any], name: str = "configuration") -> str:
-    """`text` with other values at these paths of keys; sections that are missing are added. Raises ConfigError if the
-    text is not valid YAML, or a path leads through something that is no mapping.
+    """`text` with new values at these key paths; missing sections are added. Raises ConfigError if the text is not
+    valid YAML, or a path leads through something that is not a mapping.
     """
     before = plain(text.encode(), name)
     values = deepcopy(before)
@@ -73,8 +73,8 @@ def _put(values: dict[str, Any], path: Path, value: Any) -> None:
 
 
 def _round(text: str, changes: MappingOf[Path, Any]) -> tuple[str, dict[Path, Any]]:
-    """The text with as many of the changes as do not touch each other, and the others. To read a large file takes a
-    second, so it is not read for each of them.
+    """The text with as many changes as do not touch each other, and the remaining changes. Reading a large file takes a
+    second, so it is not read for each change.
     """
     byte_order_mark = "\ufeff" if text.startswith("\ufeff") else ""
     text = text.removeprefix("\ufeff")
@@ -95,7 +95,7 @@ def _round(text: str, changes: MappingOf[Path, Any]) -> tuple[str, dict[Path, An
 
 
 def _edit(text: str, node: Node, path: Path, value: Any) -> _Edit | None:
-    """One change; None: it is there already."""
+    """One change; None: the value is there already."""
     for depth, key in enumerate(path):
         if not isinstance(node, MappingNode) or node.anchor:
             raise _BeyondUs
@@ -125,7 +125,7 @@ def _replaced(text: str, key: Node, node: Node, value: Any) -> _Edit:
     start, end = node.start_mark.index, _end(node)
     if node.anchor or text.startswith(("&", "*"), start):
         raise _BeyondUs
-    if isinstance(node, ScalarNode) and not node.value and node.style is None:  # `key:` and nothing behind it
+    if isinstance(node, ScalarNode) and not node.value and node.style is None:  # `key:` without a value
         colon = _COLON.match(text, key.end_mark.index)
         if colon is None:
             raise _BeyondUs
@@ -139,7 +139,7 @@ def _replaced(text: str, key: Node, node: Node, value: Any) -> _Edit:
 
 
 def _added(text: str, node: MappingNode, key: str, value: Any) -> _Edit:
-    """A new last key. The comment behind the key before it stays with that key."""
+    """A new last key. A comment after the previous key stays with that key."""
     line = f"{flow(key)}: {flow(value)}"
     if node.flow_style:
         at = _end(node.value[-1][1]) if node.value else node.start_mark.index + 1
@@ -150,12 +150,12 @@ def _added(text: str, node: MappingNode, key: str, value: Any) -> _Edit:
     at = _end_of_line(text, max(_end(last[1]), last[0].end_mark.index))
     newline = _newline(text)
     column = first.start_mark.column
-    blank = newline if column == 0 else ""  # a section of its own
+    blank = newline if column == 0 else ""  # a section
     return _Edit(at, at, f"{newline}{blank}{' ' * column}{line}")
 
 
 def _removed(text: str, node: MappingNode, pair: tuple[Node, Node]) -> _Edit:
-    """A key without its value; one that is alone leaves an empty mapping."""
+    """The removal of a key with its value; removing the only key leaves an empty mapping."""
     key, value = pair
     start, end = key.start_mark.index, max(_end(value), key.end_mark.index)
     if len(node.value) == 1:
@@ -173,7 +173,7 @@ def _removed(text: str, node: MappingNode, pair: tuple[Node, Node]) -> _Edit:
 
 
 def _end(node: Node) -> int:
-    """Where it ends. The parser ends a block where the next token begins, behind comments that are not its own."""
+    """The end of a node. The parser ends a block at the next token, after comments that are not part of the block."""
     if not isinstance(node, MappingNode | SequenceNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
@@ -181,7 +181,7 @@ def _end(node: Node) -> int:
 
 
 def _end_of_line(text: str, at: int) -> int:
-    """The end of the line of `at`, in front of its line break."""
+    """The end of the line of `at`, before its line break."""
     end = text.find("\n", at)
     end = len(text) if end < 0 else end
     return end - 1 if text[end - 1 : end] == "\r" else end

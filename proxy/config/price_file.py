@@ -1,7 +1,7 @@
 """Translates: the text of pricing.yaml into the same text with other prices. Touches only the prices: comments, order,
 spacing and line breaks stay as written, which a YAML library that re-emits the tree cannot guarantee.
 
-The result is parsed again before it is returned. If it does not contain exactly the requested prices, nothing changes.
+The result is parsed again before it is returned. If it does not have exactly the requested prices, nothing changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Translates: a YAML file of prompts into prompts, and prompts into such a file.
+"""Translates: a YAML file of prompts into prompts, and back.
 
 A prompt is one version (`template` or `messages`, ...) with a list of `labels`, or a list of `versions` with `labels`
-that lead to their numbers in this file.
+that map to their numbers in this file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from proxy.schema.prompts import Brought, PromptHead, PromptVersion
 
 Check = Callable[[PromptVersion, str], None]
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./@+-]*")
-_WIDTH = 4096  # no line of a text is broken
+_WIDTH = 4096  # lines of a text are never wrapped
 
 
 def read_prompts(data: bytes, file: str, check: Check) -> list[Brought]:
-    """The prompts of a file, which messages call `file`. `check` raises BadRequest for a version that cannot be used;
-    it gets the version and its path. Raises BadRequest, which names the place.
+    """The prompts of a file, called `file` in messages. `check` gets each version and its path, and raises BadRequest
+    for one that cannot be used. Raises BadRequest, which names the place.
     """
     try:
         values = plain(data, file)
@@ -54,7 +54,7 @@ def written(prompts: Iterable[tuple[PromptHead, Sequence[PromptVersion]]]) -> st
             "versions": [shown_fields(version) for version in versions],
         }
     text = _dumped({"version": 1, "prompts": _styled(entries, LiteralScalarString)})
-    # A block that YAML would read otherwise, or whose indentation makes the file too large.
+    # A block that YAML would read differently, or whose indentation makes the file too large.
     if len(text.encode()) > MAX_BYTES or not _reads_as(text, {"version": 1, "prompts": entries}):
         text = _dumped({"version": 1, "prompts": _styled(entries, DoubleQuotedScalarString)})
     return text
@@ -63,7 +63,7 @@ def written(prompts: Iterable[tuple[PromptHead, Sequence[PromptVersion]]]) -> st
 def _reads_as(text: str, values: dict[str, Any]) -> bool:
     try:
         return plain(text.encode(), "export") == values
-    except ConfigError:  # for YAML, U+0085 and some others end a line
+    except ConfigError:  # in YAML, U+0085 and some other characters end a line
         return False
 
 
@@ -93,7 +93,7 @@ def _prompt(name: str, entry: Any, check: Check) -> Brought:
 
 
 def _labels(given: Any, count: int, where: str) -> dict[str, int]:
-    """Label -> place of its version. A list stands for the last version."""
+    """Label -> index of its version. Labels in a list belong to the last version."""
     if given is None:
         return {}
     if isinstance(given, list):

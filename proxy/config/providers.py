@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Providers(Struct):
-    """The section as read. An invalid provider is in `configured` too, so that its name is known."""
+    """The section as read. An invalid provider is also in `configured`, so that its name is known."""
 
     configured: dict[str, Provider] = field(default_factory=dict)
     disabled: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def _enable(found: Providers, name: str, provider: Provider, environ: MappingOf[
     keys, why_off = _keys(provider, environ)
     headers, why_headers = _secret_headers(provider, environ)
     if provider.enabled and provider.base_url_env and provider.base_url is None:
-        # Never the vendor's own address instead: the key was meant for another one.
+        # Never fall back to the vendor's own address: the key was meant for another one.
         why_off = f"set {provider.base_url_env} to enable it"
     why_off = why_off or why_headers
     if why_off:
@@ -118,7 +118,7 @@ def _read_provider(name: str, entry: Entry, reader: Reader, types: MappingOf[str
 
 
 class _Check(Struct):
-    """Checks what no type can tell: headers and address, as far as they could be read."""
+    """Checks that no type can express, of headers and address, as far as they could be read."""
 
     reader: Reader
 
@@ -143,7 +143,9 @@ class _Check(Struct):
 
 
 def _secret_headers(provider: Provider, environ: MappingOf[str, str]) -> tuple[dict[str, Secret], str | None]:
-    """The values that `headers_env` names, or the reason why the provider is off: without them it would be refused."""
+    """The values that `headers_env` names, or the reason why the provider is off: it would refuse requests
+    without them.
+    """
     found: dict[str, Secret] = {}
     for header, variable in provider.headers_env.items():
         value = trimmed(environ.get(variable, ""))
@@ -176,6 +178,6 @@ def _keys(provider: Provider, environ: MappingOf[str, str]) -> tuple[dict[str, S
 
 
 def _unused(provider: Provider, keys: MappingOf[str, Secret], environ: MappingOf[str, str]) -> list[str]:
-    """One line for each variable of a rotation without a key: the others serve."""
+    """One line for each variable of a rotation without a key; the others are used."""
     missing = [name for name in provider.key_variables if name not in keys]
     return [f"{name} {_UNUSABLE if trimmed(environ.get(name, '')) else 'is not set'}" for name in missing]

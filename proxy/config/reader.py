@@ -87,7 +87,7 @@ class Reader:
                 values[key] = self._unknown(entry.mark, key, cls, list(fields), path)
             elif key not in without:
                 values[field.name] = self.read(entry.node, field.type, (*path, key))
-        is_later = any(key in self._later.get(cls, ()) for key in node.entries)  # the other keys may differ then
+        is_later = any(key in self._later.get(cls, ()) for key in node.entries)  # then the other keys may differ
         for key, field in fields.items():
             if field.required and key not in node.entries and not is_later:
                 values[key] = self.note(node.mark, (*path, key), "is missing")

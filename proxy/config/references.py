@@ -1,6 +1,6 @@
 """Translates: the names a configuration uses into problems: unknown, ambiguous, circular or retired.
 
-`proxy.routing.names` resolves names when a request comes. A name refused here never gets there.
+`proxy.routing.names` resolves names for each request. A name refused here never gets there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from proxy.routing.settings import Among
 SOON = timedelta(days=90)
 MAX_HINTS = 20  # each compares a name with all others
 _ASKS_ENSEMBLES = ("aliases", "ensembles", "keys")  # sections whose names may be ensembles
-_CHOSEN_FROM = ("models", "router", "rules", "tasks")  # sections that say what `auto` chooses from
+_CHOSEN_FROM = ("models", "router", "rules", "tasks")  # sections that define what `auto` chooses from
 
 
 class Reference(Struct, frozen=True):
@@ -193,7 +193,7 @@ def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
 
 
 def _hard_limits(config: Config) -> Iterator[Problem]:
-    """Hard limits that limit nothing, or less than the limit whose twin they are."""
+    """Hard limits without effect, or lower than their soft limit."""
     for path, limits in budget_scopes(config.budget) if config.budget else ():
         for window in WINDOWS:
             usd, hard_usd = getattr(limits, f"{window}_usd"), getattr(limits, f"hard_{window}_usd")
@@ -245,7 +245,7 @@ def _no_hint(_word: str, _known: Iterable[str]) -> str:
 
 
 def _may_ask(reference: Reference) -> bool:
-    """An ensemble may stand here. As the `use` of a model it is one; it cannot be a fallback."""
+    """True if an ensemble is allowed here. As the `use` of a model it is; it cannot be a fallback."""
     section, *place = reference.path
     if section == "models":
         return len(place) == 1 or place[1] in ("use", "weighted")
@@ -296,7 +296,7 @@ def _cycles(config: Config) -> list[Problem]:
     done: set[str] = set()
     for start in edges:
         trail = [start]
-        places = {start: 0}  # of the names on the trail
+        places = {start: 0}  # name -> its position in the chain
         walks = [iter(edges[start])] if start not in done else []
         while walks:
             step = next(walks[-1], None)

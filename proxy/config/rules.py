@@ -74,7 +74,7 @@ def _empty(rule: Rule) -> Iterator[tuple[Path, str]]:
 
 
 def _inside(path: Path, when: When) -> Iterator[tuple[Path, str]]:
-    """Of a condition and those inside it: headers that rules cannot read, and languages that no request has."""
+    """In a condition and those inside it: headers that rules cannot read, and languages that no request has."""
     for name in when.header or ():
         if name.lower() in _CREDENTIALS:
             yield (*path, "header", name), "carries a credential, which rules cannot read; use `key`"
@@ -160,7 +160,7 @@ def _clash_of_words(held: Sequence[When]) -> str | None:
 
 
 def _disjoint(key: str, given: list[Any]) -> str | None:
-    """Why no value is in all of these lists. With a pattern among them, nobody knows."""
+    """Why no value is in all of these lists; None if a pattern is among them, since that cannot be decided."""
     lists = [_listed(value) for value in given if value is not None]
     if not lists or any(sign in value for values in lists for value in values for sign in "*?["):
         return None

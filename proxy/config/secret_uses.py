@@ -1,9 +1,8 @@
-"""Translates: two configurations -> what the second sends of the environment where the first does not. Pure.
+"""Translates: two configurations -> the environment variables that only the second sends somewhere. Pure.
 
-Whoever may change settings in a page need not be allowed to read the server's environment. A provider of their own,
-whose `headers_env` or `api_key_env` names a variable, would send them its value. So a change in a page may not take the
-value of a variable to another place than the files on disk do. What somebody writes into the files on the server is
-free.
+A user who may change settings in a page need not be allowed to read the server's environment. A provider of that user's
+own, whose `headers_env` or `api_key_env` names a variable, would reveal its value. So a change in a page may not send
+the value of a variable to another place than the files on disk do. Edits of the files on the server are not restricted.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ALLOWED = "PROXY_PAGE_VARIABLES"  # names with commas between them: the page may
 
 
 class Use(Struct, frozen=True):
-    """The value of a variable leaves the server: for an origin, by an HTTP proxy, to whom a CA vouches for.
+    """A variable's value that leaves the server: to an origin, through an HTTP proxy, to hosts that a CA vouches for.
 
     `origin` None: the value is itself an address.
     """
@@ -40,8 +39,8 @@ def new_uses(
     allowed: Iterable[str],
     may_be_typed: Callable[[str], bool],
 ) -> list[Problem]:
-    """What is wrong with `after` as a change in a page. `types`: the vendors, each of whose own variables may go to its
-    own API. `may_be_typed`: True for a variable without a value, whose key the page itself may set.
+    """The problems of `after` as a change in a page. `types`: the vendors; each one's own variables may go to its own
+    API. `may_be_typed`: True for a variable without a value, whose key the page itself may set.
     """
     known = {Use(name, _origin(kind.base)) for kind in types if kind.base for name in kind.key_env}
     known |= uses_of(before).keys()
@@ -59,7 +58,9 @@ def new_uses(
 
 
 def uses_of(config: Config) -> dict[Use, Path]:
-    """Every use, with the key that names its variable. Of a provider that is off too: another change may turn it on."""
+    """Every use, with the key that names its variable, even for a provider that is off: another change may
+    turn it on.
+    """
     found: dict[Use, Path] = {}
     for name, provider in config.providers.items():
         path = ("providers", name)
@@ -89,7 +90,7 @@ def _variables(provider: Provider) -> Mapping[str, Iterable[str]]:
 
 
 def _mark(config: Config, path: Path) -> Mark:
-    """Where the key is, or the section that it belongs to."""
+    """The position of the key, or of the section that it belongs to."""
     while path and path not in config.marks:
         path = path[:-1]
     return config.marks.get(path, Mark("routing_rules.yaml"))
@@ -103,5 +104,5 @@ def _origin(url: str) -> str:
 
 
 def _proxy(setting: str | None) -> str | None:
-    """A proxy that the file names; that of the environment is the operator's."""
+    """A proxy named in the file; one from the environment is the operator's choice."""
     return None if setting in (None, NONE, ENVIRONMENT) else setting

@@ -28,7 +28,7 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prefix(self) -> str:
-        """What stands before every path: `root_path` without the slash at its end."""
+        """The prefix of every path: `root_path` without its final slash."""
         return self.root_path.rstrip("/")
 
 

@@ -26,14 +26,14 @@ from proxy.storage.settings import StorageConfig
 class Config(Struct, frozen=True, kw_only=True):
     """The checked configuration, from the two files and the environment.
 
-    `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has
-    the API keys of each enabled provider, by variable. `headers` has the request headers from the environment,
+    `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has the
+    API keys of each enabled provider, by variable. `headers` has the request headers from the environment,
     `secret_headers` those that `headers_env` names. `proxies` has the HTTP proxy of each provider that uses one.
     `vault_key` encrypts reasoning states; None means a key stored beside the database. `alert_webhook` is a URL.
-    `notices` are lines to print at
-    the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
-    `price_marks` that of each successor in pricing.yaml. Rules may choose ensembles if `ensembles_enabled`; requests
-    may name any of the `strategies`. `sites` are those of the file, without the shipped catalog.
+    `notices` are lines to print at the start. `version` is a short hash of both files. `marks` has the position of each
+    value in routing_rules.yaml, `price_marks` that of each successor in pricing.yaml. Rules may choose ensembles if
+    `ensembles_enabled`; requests may name any of the `strategies`. `sites` has the sites of the file, without the
+    shipped catalog.
     """
 
     server: ServerConfig = ServerConfig()
@@ -73,7 +73,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class EnsemblesFile(Struct, frozen=True):
-    """Section `ensembles`, apart from the ensembles in it."""
+    """Section `ensembles`, without the ensembles in it."""
 
     enabled: bool = False
 

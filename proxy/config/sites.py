@@ -1,7 +1,7 @@
 """Performs I/O: the shipped catalog of sites. Translates the section `sites` and the catalog's YAML.
 
-The catalog is written as `proxy/sites/catalog.yaml` and read from `catalog.json` beside it, made of the same by a test:
-JSON takes 3 ms where YAML takes seconds.
+The catalog is written as `proxy/sites/catalog.yaml` and read from `catalog.json` beside it, which a test generates from
+it: JSON takes 3 ms where YAML takes seconds.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def read_catalog(data: bytes, name: str) -> dict[str, Site]:
 
 @cache
 def shipped_sites() -> dict[str, Site]:
-    """The catalog of the package, read once: not to be changed."""
+    """The catalog of the package, read once. Must not be changed."""
     return msgspec.json.decode(JSON.read_bytes(), type=dict[str, Site])
 
 
 def merged(own: MappingOf[str, Site]) -> dict[str, Site]:
-    """The shipped sites and the configuration's own, which replace those of the same id and come first."""
+    """The shipped sites and the configuration's own, which come first and replace those with the same id."""
     return {**own, **{site_id: site for site_id, site in shipped_sites().items() if site_id not in own}}

@@ -26,7 +26,7 @@ from proxy.storage.settings import StorageConfig
 class ConfigFiles:
     """Both files, with the environment and flags of the start, which take precedence.
 
-    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file. `types`: provider types,
+    `environ` also holds flags, as PROXY_* variables. `storage_url` overrides the file's. `types`: provider types,
     and `strategies` of ensembles, by name.
     """
 
@@ -42,7 +42,7 @@ class ConfigFiles:
         self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
         self.environ = dict(environ)
         self.keys_file = keys_file_of(environ)
-        self._keys: dict[str, str] | None = None  # those of the last configuration
+        self._keys: dict[str, str] | None = None  # keys of the last configuration
         self._routing = routing
         self._pricing = pricing
         self._storage_url = storage_url
@@ -55,14 +55,14 @@ class ConfigFiles:
         keys = self.keys()
         config = load(self._routing, self._pricing, self._with(keys), self._types, self._strategies)
         self._keys = keys
-        lines = [f"{path}: saving had been interrupted, and was finished now" for path in finished]
+        lines = [f"{path}: an interrupted save has been completed" for path in finished]
         config = replace(config, notices=[*lines, *config.notices]) if lines else config
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
 
     def tried(self, routing: Source, pricing: Source | None = None) -> Config:
-        """The configuration that other files would give here, nothing written. `pricing` None: the one in use.
+        """The configuration that other files would give, without writing them. `pricing` None: the file in use.
 
         Raises ConfigError with every problem.
         """
@@ -75,7 +75,7 @@ class ConfigFiles:
         return config
 
     def refused(self, before: Config, after: Config) -> list[Problem]:
-        """Why a page may not make `after` of `before`: it would send variables of the environment to other places."""
+        """Why a page may not change `before` to `after`: environment variables would be sent to other places."""
         values, is_typed_here = self._with(self.keys()), self.keys_file is not None
         allowed = [name.strip() for name in trimmed(self.environ.get(ALLOWED, "")).split(",")]
         return new_uses(
@@ -96,7 +96,7 @@ class ConfigFiles:
         return self.environ | {name: key for name, key in keys.items() if not self.environ.get(name)}
 
     def texts(self) -> list[bytes]:
-        """The files as they are: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""
+        """The current files: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""
         return [read_file(path) for path in self.paths]
 
     def storage_url(self) -> str:
@@ -113,7 +113,7 @@ class ConfigFiles:
         return url if isinstance(url, str) else StorageConfig().url
 
     def load_changed(self, version: str) -> Config | None:
-        """The configuration, or None if the files still are those of `version`. Raises ConfigError."""
+        """The configuration, or None if the files are still those of `version`. Raises ConfigError."""
         keys = self.keys()
         self._keys = keys if self._keys is None else self._keys
         is_same = version_of(*self.texts()) == version and self._keys == keys

@@ -143,7 +143,7 @@ class _Builder:
         except ReaderError as error:
             message = f"the control character U+{ord(text[error.position]):04X} is not allowed"
             raise self._stop(_place(self._file, text, error.position), message) from None
-        except ValueError:  # the parser passes any eight hex digits to chr(), which rejects large ones
+        except ValueError:  # the parser passes all eight-digit hex numbers to chr(), which rejects large ones
             escape = _TOO_HIGH.search(text)
             raise self._stop(
                 _place(self._file, text, escape.start() if escape else 0), "an escape beyond U+10FFFF"
@@ -172,7 +172,7 @@ class _Builder:
                 raise self._stop(self._mark(event), "a lone surrogate is not valid text")
             mark = self._mark(event)
             if value is None and not event.value and self._open and self._open[-1].key is not None:
-                mark = self._open[-1].key_mark  # nothing was written: the parser's place is the next token
+                mark = self._open[-1].key_mark  # an omitted value: the parser's position is the next token
             self._add(Scalar(mark, value), event.anchor, event.value)
         elif isinstance(event, AliasEvent):
             self._add(self._resolve(event), None, at=self._mark(event))

@@ -60,7 +60,7 @@ def _dead_names(config: Config) -> Iterator[Finding]:
 
 
 def _dead_fallbacks(config: Config) -> Iterator[Finding]:
-    """Fallbacks that have been tried before they are reached, and the embedded model, which never is a fallback."""
+    """Fallbacks that were already tried when they are reached, and the embedded model, which is never a fallback."""
     chains: list[tuple[Path, str | None, list[str]]] = [
         (("router", "fallback"), config.router.default_model, config.router.fallback)
     ]
@@ -75,7 +75,7 @@ def _dead_fallbacks(config: Config) -> Iterator[Finding]:
             target = _target(name, aliases, config)
             provider = config.providers.get(target.partition("/")[0])
             is_embedded = provider is not None and provider.local_model is not None and target not in config.models
-            if is_embedded and (place > 0 or path[0] not in ("rules", "tasks")):  # their first name is no fallback
+            if is_embedded and (place > 0 or path[0] not in ("rules", "tasks")):  # their first name is not a fallback
                 yield (*path, str(place)), "never called: the embedded model is not a fallback for other models"
             elif target in tried:
                 yield (*path, str(place)), f'never called: "{shown(name)}" has already been tried'

@@ -1,9 +1,9 @@
-"""Performs I/O: reports when one of a few files has changed, in whatever way.
+"""Performs I/O: reports when one of a few files has changed, by any kind of change.
 
 It watches the directories, not the files, because editors and deployments replace files and links. The exception is the
 directory of the database: every write there would cost 5 µs, so it watches the files themselves. In addition it polls
 the files every `POLL_S`, for changes that the system does not report: on a network or container mount, when the
-directory itself is replaced, or when the limit of watches is reached.
+directory itself is replaced, or when the watch limit is reached.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FileState = tuple[int, ...] | None
 
 
 def file_states(paths: Sequence[Path]) -> list[FileState]:
-    """The state of each file, which changes with its content; None for a file that does not exist. Follows links."""
+    """A state for each file that changes with its content; None for a file that does not exist. Follows links."""
     return [_state(path) for path in paths]
 
 
@@ -48,8 +48,8 @@ async def changes(
 ) -> AsyncGenerator[None, None]:
     """Yields once at the start, so that no earlier change is missed, then after each change, once the file is stable.
 
-    `thread` looks at the files. `busy` is the directory of the database. Raises TimeoutError if the files cannot be
-    looked at in time.
+    `thread` checks the files. `busy` is the directory of the database. Raises TimeoutError if the files cannot be
+    checked in time.
     """
     while True:
         seen = await _at_rest(paths, thread, quiet_s)
@@ -57,7 +57,7 @@ async def changes(
         wake = asyncio.Event()
         waking = asyncio.create_task(_wake(await thread.run(_places, paths, busy), poll_s, wake))
         try:
-            await asyncio.sleep(0)  # the watch starts here, so that no change falls between two looks
+            await asyncio.sleep(0)  # the watch starts here, so that no change falls between two checks
             while await thread.run(file_states, paths) == seen:
                 await wake.wait()
                 wake.clear()
@@ -88,7 +88,7 @@ async def _wake(places: set[Path], poll_s: float, wake: asyncio.Event) -> None:
         yield_on_timeout=True,
         recursive=False,
     )
-    with suppress(OSError, RuntimeError):  # a place has vanished, or the system has no watches left
+    with suppress(OSError, RuntimeError):  # a place has disappeared, or the system has no watches left
         async for _ in events:
             wake.set()
     while True:

@@ -49,7 +49,7 @@ def flow(value: Any) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Text without quotes where it stays text."""
+    """Text, without quotes if it is still read as text."""
     if _PLAIN.fullmatch(text) and plain_value(text) == text and text.lower() not in ("yes", "no", "on", "off"):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -1,1 +1,1 @@
-"""Performs I/O: the process, its front door and everything it is wired from."""
+"""Performs I/O: the process, its HTTP interface and everything that it is built from."""

@@ -66,12 +66,12 @@ from proxy.upstream.local_model import LocalModel
 
 
 class Options(Struct, frozen=True):
-    """Options of an application beside its configuration.
+    """Options of an application besides its configuration.
 
     `metrics_folder`: where several workers share their counters. `files`: reloaded when they change, or when
     `reload_soon` is called; None: the configuration does not come from files and never changes. `formats`: the
-    endpoints that call models. `signals`: the telemetry to export. `pages_secret`: of the cookies of pages and the link
-    to sign in, the same in all workers; None: one of its own.
+    endpoints that call models. `signals`: the telemetry to export. `pages_secret`: for the cookies of pages and the
+    sign-in link, the same in all workers; None: the process makes its own.
     """
 
     metrics_folder: Path | None = None
@@ -201,7 +201,7 @@ class Application:
 
     async def _stop_calls_in_time(self, server: Running) -> None:
         """Ends running calls with a proper error before uvicorn cuts their connections."""
-        ends_at = math.inf  # another server of this process may be the one that stops; then it is over soon
+        ends_at = math.inf  # another server of this process may be stopping, which ends soon
         while not (draining := self.draining) or time.monotonic() < ends_at:
             soonest = time.monotonic() + self._config.server.grace_s - _LAST_WORDS_S
             ends_at = min(ends_at, soonest) if draining else math.inf
@@ -285,7 +285,7 @@ class Application:
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
-            give_back()  # what only the start needed
+            give_back()  # returns memory that only the start needed
             try:
                 async with following(followers, self._log):
                     try:

@@ -4,7 +4,7 @@
     database      keys made by `proxy keys`: cached briefly by hash, looked up in batches off the event loop
 
 A missing, malformed, unknown, revoked or expired key always gets the same response. While the database cannot be read,
-recently used keys keep working; others get a 503, since they may be valid.
+recently used keys keep working; others get a 503, because they may be valid.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from proxy.storage.base import StoreError
 from proxy.storage.keys import KeysFound, StoredKey
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
-KEY_NAME, ADMIN_KEY_NAME = "default", "admin"  # of the two keys of the environment, in rows and in `keys:`
-FRESH_S = 0.75  # age up to which a cached answer is used as it is
+KEY_NAME, ADMIN_KEY_NAME = "default", "admin"  # names of the two keys from the environment, in rows and in `keys:`
+FRESH_S = 0.75  # age up to which a cached answer is used without a refresh
 STALE_S = 1.5  # age up to which it is used while it is refreshed: revocation takes under 2 s, and no request waits
 LOOK_S = 1.0  # longest wait of a request for the database
-REVOKED_LOOK_S = 1.0  # how often a server with stored keys looks whether all have been revoked
+REVOKED_LOOK_S = 1.0  # how often a server with stored keys checks whether all have been revoked
 MAX_KNOWN = 10_000
 MAX_UNKNOWN = 4_096  # bounded, because clients can invent keys
 _MAX_BATCH = 500
 T = TypeVar("T")
-_ANYBODY = Caller(admin=True)  # who calls a server without keys
+_ANYBODY = Caller(admin=True)  # the caller of a server without keys
 _ANY = b""  # not a hash: asks whether any key exists
 
 
@@ -55,7 +55,7 @@ class StoredKeys:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")  # dedicated: no other work delays a look-up
 
     async def exist(self) -> bool:
-        """True once there is a key; it may have expired. `exist_still` tells when the last one has been revoked."""
+        """True once there is a key; it may have expired. `exist_still` is False once all are revoked."""
         if not self._exist:
             age_s = self._clock_s() - self._looked_at
             if age_s >= STALE_S:
@@ -70,7 +70,7 @@ class StoredKeys:
         return self._exist
 
     async def find(self, digest: bytes) -> StoredCaller | None:
-        """The caller whose key has this hash, if any. Raises ProxyError 503 if the database cannot tell."""
+        """The caller whose key has this hash, if any. Raises ProxyError 503 if the database cannot be read."""
         known = self._known.get(digest)
         at = known[1] if known else self._unknown.get(digest)
         if at is not None:
@@ -102,7 +102,7 @@ class StoredKeys:
         return answer.done() and answer.result()
 
     def _request_look_up(self, digest: bytes) -> asyncio.Future[bool]:
-        """The pending answer. Equal requests share one look-up, and look-ups never run concurrently."""
+        """The pending answer. Requests with the same key share one look-up, and look-ups never run concurrently."""
         answer = self._asked.get(digest)
         if answer is None:
             answer = self._asked[digest] = asyncio.get_running_loop().create_future()
@@ -178,9 +178,9 @@ class Auth:
             self._closed = await self._stored.exist()
 
     async def follow(self) -> None:
-        """Opens the server again after its last stored key has been revoked. Never returns.
+        """Makes the server keyless again after its last stored key has been revoked. Never returns.
 
-        No request does that: the guard has judged its Host and Origin by the rules of a server with keys.
+        No request does this, because the guard has checked its Host and Origin by the rules of a server with keys.
         """
         while not self._always_closed and not self._optional and self._stored is not None:
             await asyncio.sleep(REVOKED_LOOK_S)

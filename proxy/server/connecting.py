@@ -1,4 +1,4 @@
-"""Orchestrates: how providers are reached: the transport that their settings name, and where they are."""
+"""Orchestrates: connections to providers: their transport and their current address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
 
 
 def connecting() -> Connect:
-    """How pools connect: all of them share one look-up of names."""
+    """The connect function of pools, which share one name look-up."""
     resolve = NameLookups()
 
     def connect(provider: Provider, context: ssl.SSLContext, proxy: Secret | None) -> Transport:
@@ -32,7 +32,7 @@ def connecting() -> Connect:
 
 
 def origin_of(config: Config, name: str, models: LocalModels) -> Origin:
-    """Where a provider is now. The embedded model moves when it restarts."""
+    """The current address of a provider. The embedded model's changes when it restarts."""
     if config.providers[name].local_model is not None and name in models:
         return models[name].endpoint
     endpoint = endpoint_of(config, name)

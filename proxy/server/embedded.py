@@ -1,5 +1,5 @@
-"""Orchestrates: the application inside another program: no socket, no line of output, and one embedded model for the
-whole process, however many applications there are.
+"""Orchestrates: the application inside another program: no socket, no output, and one embedded model for the whole
+process, however many applications there are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxy.upstream.local_model import LocalModel, LocalModelBroker, RemoteLocal
 from proxy.upstream.local_model.model import LocalModelState
 
 CALLER = "python"  # the name of the program's key in rows, and in `keys`, `rate_limits.per_key` and `budget.per_key`
-LOGGER = "proxy"  # of the standard library: warnings go there, and nowhere until somebody adds a handler
+LOGGER = "proxy"  # a standard library logger for warnings, silent until a handler is added
 _MODEL = "model"
 
 
@@ -49,7 +49,7 @@ async def embedded(config: Config) -> AsyncGenerator[Any, None]:
 
 
 class _Guest(Application):
-    """The server of the process, if there is one, is not its own."""
+    """An application that does not own the process's server, if there is one."""
 
     def _end(self) -> None:
         self.has_failed = True
@@ -64,7 +64,7 @@ class _Inside(Auth):
 
 @asynccontextmanager
 async def _lifespan(app: Any) -> AsyncGenerator[None, None]:
-    """Starts and stops an ASGI application. One task has the whole of its lifespan, as frameworks expect."""
+    """Starts and stops an ASGI application. One task runs the whole lifespan, as frameworks expect."""
     inbox: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -96,7 +96,7 @@ async def _lifespan(app: Any) -> AsyncGenerator[None, None]:
 
 
 def _reason(error: BaseException | None) -> BaseException | None:
-    """The error itself: the framework's task group puts groups around it."""
+    """The original error, without the groups that the framework's task group wraps around it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -106,7 +106,7 @@ def _reason(error: BaseException | None) -> BaseException | None:
 
 
 class _Running:
-    """One model and the thread that owns its process; `users` counts who has it."""
+    """One model and the thread that owns its process; `users` counts its applications."""
 
     def __init__(self, model: LocalModel) -> None:
         self.users = 0
@@ -122,7 +122,7 @@ class _Running:
         self._stack.close()
 
 
-_running: dict[LocalModelSpec, _Running] = {}  # of this process: a second child would take as much memory again
+_running: dict[LocalModelSpec, _Running] = {}  # of this process: a second child would use as much memory again
 _changing = threading.Lock()
 
 
@@ -145,7 +145,7 @@ class SharedModel(RemoteLocalModel):
         return await super().state()
 
     async def acquire(self) -> None:
-        """Raises OSError if no folder or thread can be had."""
+        """Starts the model if needed. Raises OSError if no folder or thread is available."""
         if not self._has:
             await asyncio.to_thread(self._acquire)
 

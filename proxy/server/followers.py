@@ -1,4 +1,4 @@
-"""Orchestrates: the tasks that run beside the calls for as long as the server does."""
+"""Orchestrates: background tasks that run as long as the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 async def following(
     followers: Iterable[Coroutine[Any, Any, object]], log: FilteringBoundLogger
 ) -> AsyncGenerator[None, None]:
-    """Runs them until the end of the block. One that fails is logged at once, and the others go on."""
+    """Runs the tasks until the end of the block. One that fails is logged at once, and the others continue."""
     tasks = [asyncio.create_task(follower, name=getattr(follower, "__qualname__", None)) for follower in followers]
     for task in tasks:
         task.add_done_callback(partial(_note_end, log))

@@ -1,4 +1,4 @@
-"""Orchestrates: Litestar as this server uses it: with its own errors, no log, and no document of its own."""
+"""Orchestrates: Litestar as configured for this server: our errors, no logging, and no OpenAPI document of its own."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def litestar(
 
 
 class Routes(Router):
-    """Routes with guards of their own, for one application. Litestar would take a deep copy of them, with all that
-    their handlers say of themselves: a third of the time that the application takes to build.
+    """Routes with guards of their own, for one application. Litestar would make a deep copy of them with all metadata
+    of their handlers, which takes a third of the time to build the application.
     """
 
     def __deepcopy__(self, memo: dict[int, object]) -> Routes:

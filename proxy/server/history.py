@@ -1,4 +1,4 @@
-"""Performs I/O: keeps each configuration that the server begins to run, so that there is a way back to it."""
+"""Performs I/O: stores each configuration that the server begins to run, so that a rollback is possible."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class History:
         self._thread = DaemonThread("config-history", FILES_S)
 
     def soon(self) -> None:
-        """Another version runs; `follow` keeps it."""
+        """Another version runs; `follow` stores it."""
         self._asked.set()
 
     async def follow(self) -> None:
-        """Keeps what runs after each call of `soon`, until cancelled."""
+        """Stores the running version after each call of `soon`, until cancelled."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            for _ in range(_MAX_TRIES):  # an editor may be writing the files once more, a backup hold the database
+            for _ in range(_MAX_TRIES):  # an editor may be writing the files again, or a backup may hold the database
                 if await self.keep() or self._asked.is_set():
                     break
                 await asyncio.sleep(_RETRY_S)
 
     async def keep(self) -> bool:
-        """Keeps what runs now. False: it could not."""
+        """Stores the running version. False: it failed."""
         try:
             return await self._thread.run(self._keep, self._running())
         except (ConfigError, StoreError, TimeoutError) as error:
@@ -60,7 +60,7 @@ class History:
             return False
 
     def _keep(self, version: str) -> bool:
-        """Files that have changed again are left to the next reload: only what runs is kept."""
+        """Stores the version. Files that changed again are left to the next reload: only running versions count."""
         if self._files is None:
             return True
         routing, *rest = self._files.texts()
@@ -72,7 +72,7 @@ class History:
 
 
 def keep_files(files: ConfigFiles, store: ConfigStore) -> str | None:
-    """Stores the files as they are, so that no edit is lost; returns their version.
+    """Stores the current files, so that no edit is lost; returns their version.
 
     None: there are none, or they do not load. A key pasted into a file by mistake, which is one reason why it does not
     load, must not stay in the database.

@@ -25,7 +25,7 @@ MAX_FIELD = 2048
 LIBRARY_LINES = 10  # a second, from each library; more are counted
 _NO_FIELDS: dict[str, Any] = {}
 _MULTILINE = ("exception",)
-_LEVELS = {"exception": "error", "warn": "warning"}  # of methods that are not called as their level
+_LEVELS = {"exception": "error", "warn": "warning"}  # of methods whose name is not their level
 
 
 def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
@@ -55,13 +55,13 @@ def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
 
 
 def log_writer() -> LogWriter | None:
-    """What writes the log of this process, None before `build_log`."""
+    """The writer of this process's log; None before `build_log`."""
     factory = structlog.get_config()["logger_factory"]
     return factory.writer if isinstance(factory, _Queue) else None
 
 
 class _Queue:
-    """structlog's logger, and the factory of it: every event goes into the queue."""
+    """structlog's logger and its factory: every event goes into the queue."""
 
     def __init__(self, writer: LogWriter) -> None:
         self.writer = writer
@@ -72,14 +72,14 @@ class _Queue:
 
 
 def _stamp(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
-    """Level and time; the event becomes the argument of the queue. `fields` are more of its fields, already in a
-    dictionary: structlog copies keywords four times.
+    """Adds level and time; the event becomes the argument of the queue. `fields` holds further fields in a dictionary,
+    because structlog copies keywords four times.
     """
     event |= event.pop("fields", _NO_FIELDS)
     event["level"] = _LEVELS.get(method, method)
     event["timestamp"] = time.time()
     if event.get("exc_info") is True:
-        event["exc_info"] = sys.exc_info()  # the thread that renders knows nothing of it
+        event["exc_info"] = sys.exc_info()  # the rendering thread has no access to it
     return (event,), {}
 
 
@@ -103,7 +103,9 @@ def one_line(event: EventDict) -> EventDict:
 
 
 def plain_line(event: EventDict) -> bytes | None:
-    """The JSON line of an event in which `one_line` has nothing to change, as in nearly all; None: it may have."""
+    """The JSON line of an event in which `one_line` changes nothing, as in nearly all; None: it may change
+    something.
+    """
     try:
         line = render_json(None, "", event)
     except UnicodeEncodeError:
@@ -130,7 +132,9 @@ def _follow_libraries(log: FilteringBoundLogger) -> None:
 
 
 class LibraryHandler(logging.Handler):
-    """Passes warnings and errors on, at most LIBRARY_LINES a second from each logger, and says how many it left out."""
+    """Passes warnings and errors on, at most LIBRARY_LINES a second from each logger, and reports how many it
+    dropped.
+    """
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__(logging.WARNING)

@@ -1,6 +1,6 @@
-"""Performs I/O: log lines leave on a thread of their own, so that a reader that has stopped cannot stop the server.
+"""Performs I/O: writes log lines on a thread of its own, so that a stalled reader cannot stall the server.
 
-The queue is bounded. What does not fit, and what a full disk or a closed pipe does not take, is dropped and counted.
+The queue is bounded. Lines that do not fit, or that a full disk or a closed pipe rejects, are dropped and counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_EVENTS = 10_000
 FLUSH_S = 1.0  # how long the end of the process waits for a reader
 _BATCH = 100
 _GATHER_S = 0.005  # between two writes under load, when the thread would be woken for each line
-_IDLE_S = 5.0  # then the thread ends, until there is something to write
+_IDLE_S = 5.0  # after this the thread ends, until there is something to write
 
 Event = dict[str, Any]
 
@@ -38,7 +38,7 @@ class LogWriter:
         atexit.register(self.flush)
 
     def put(self, event: Event) -> None:
-        """Hands over one event, from any thread; never waits for the stream."""
+        """Queues one event, from any thread; never waits for the stream."""
         if len(self._events) >= self._max_events:
             self.dropped += 1
             return
@@ -52,7 +52,7 @@ class LogWriter:
                     self._thread.start()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Waits until everything that was put is written, `timeout_s` at most. False: it is not."""
+        """Waits until everything that was put is written, `timeout_s` at most. False: it is not yet."""
         with self._lock:
             if self._thread is None and not self._events:
                 return True
@@ -71,7 +71,7 @@ class LogWriter:
                     self._is_written.set()
                     if not is_work:
                         self._thread = None
-                        if not self._events:  # whoever puts one from now on sees that the thread is gone
+                        if not self._events:  # a later `put` sees that the thread is gone
                             return
                         self._thread = threading.current_thread()
             time.sleep(_GATHER_S)  # the next lines come together

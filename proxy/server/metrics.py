@@ -1,8 +1,8 @@
-"""Performs I/O: what Prometheus reads. Counting is plain numbers in memory; with several workers each writes its own to
-a file of a folder they share, and whichever is asked adds them all up.
+"""Performs I/O: metrics for Prometheus. Counters are plain numbers in memory; with several workers each writes its own
+to a file in a shared folder, and the worker that is scraped adds them up.
 
-Label values are providers and models that the configuration names, outcomes, and fixed words: what a client makes up
-is `other`, so that nobody can grow the number of series. No user, key or prompt is a label.
+Label values are providers and models that the configuration names, outcomes, and fixed words: names that clients make
+up become `other`, so that they cannot increase the number of series. No user, key or prompt is a label.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.schema.records import CallEnd, Tokens
 
-TICK_S = 0.5  # between two looks at the event loop's lateness; with several workers also between two snapshots
-OTHER, NONE = "other", "none"  # a model that no file names; a call that no provider was asked for
+TICK_S = 0.5  # between two measurements of the event loop's lag; with several workers also between two snapshots
+OTHER, NONE = "other", "none"  # a model that no file names; a call without an attempt
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -37,7 +37,7 @@ _ANSWERED = ("provider", "model")
 
 
 class Family(Struct, frozen=True):
-    """One metric. `over_workers`: what becomes of a gauge's values, `sum`, `max` or `min`; the others are added."""
+    """One metric. `over_workers`: how a gauge's values are combined: `sum`, `max` or `min`; counters are added."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ class Family(Struct, frozen=True):
 
     @property
     def exposed(self) -> str:
-        """The name as it is read and asked for."""
+        """The name in the exposition."""
         return self.name + ("_total" if self.kind == "counter" else "")
 
 
@@ -152,15 +152,15 @@ FAMILIES = {
 }
 
 Labels = tuple[str, ...]
-# By family and labels: one number, or of a histogram the count of each bucket, of what is above, and the sum.
+# By family and labels: one number, or for a histogram the count of each bucket, of larger values, and the sum.
 Rows = dict[str, dict[Labels, list[float]]]
 _Snapshot = dict[str, list[tuple[Labels, list[float]]]]
 
 
 class Metrics:
-    """The counters of one process. `read` answers the values that others keep, by family.
+    """The counters of one process. `read` returns the values that other objects keep, by family.
 
-    `folder`: shared with the other workers and made by their supervisor; None where there is one process only.
+    `folder`: shared with the other workers and created by their supervisor; None if there is only one process.
     """
 
     def __init__(self, version: str, read: Callable[[], Mapping[str, float]], folder: Path | None = None) -> None:
@@ -195,7 +195,7 @@ class Metrics:
         row[-1] += value
 
     def note_attempt(self, known: Container[str], attempt: Attempt) -> None:
-        """One attempt that ended."""
+        """Counts an ended attempt."""
         labels = _labels(known, attempt)
         if attempt.seq > 1:
             self.count("mmproxy_retries", labels)
@@ -203,7 +203,7 @@ class Metrics:
             self._note_spent(labels, attempt.ended.tokens, attempt.ended.cost_nano)
 
     def note_end(self, known: Container[str], call: Call, end: CallEnd) -> None:
-        """One call that ended; `known` holds the `provider/model` names that may be labels."""
+        """Counts an ended call; `known` holds the `provider/model` names that may be labels."""
         stream = "true" if call.request.stream else "false"
         answered = _labels(known, call.answering) if call.attempts else (NONE, NONE)
         self.count("mmproxy_requests", (*answered, str(end.outcome), stream))
@@ -236,7 +236,7 @@ class Metrics:
                 if self._folder is not None and (writing is None or writing.done()):
                     writing = loop.run_in_executor(self._thread, self._write, self._snapshot())
         finally:
-            if self._folder is not None:  # the last word, unless the disk hangs
+            if self._folder is not None:  # a final snapshot, unless the disk hangs
                 await asyncio.wait([loop.run_in_executor(self._thread, self._write, self._snapshot())], timeout=TICK_S)
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
@@ -256,7 +256,7 @@ class Metrics:
         return msgspec.json.encode({**counted, **read})
 
     def _write(self, snapshot: bytes) -> None:
-        """Replaces this worker's file, whole or not at all. A folder that cannot be written is told once."""
+        """Replaces this worker's file, whole or not at all. A folder that cannot be written is reported once."""
         if self._folder is None:
             return
         path = self._folder / self._file
@@ -271,7 +271,7 @@ class Metrics:
             self._unwritten = False
 
     def _all(self, folder: Path, own: bytes) -> Iterator[tuple[bytes, bool]]:
-        """Every worker's snapshot, and whether the worker lives. Ours is the newest we have, also on a full disk."""
+        """Every worker's snapshot, and whether the worker is alive. Ours is current even on a full disk."""
         yield own, True
         dead = {path.stem for path in folder.glob("*.dead")}
         for path in folder.glob("*.json"):
@@ -280,14 +280,14 @@ class Metrics:
 
 
 def mark_dead(folder: Path, pid: int) -> None:
-    """What a worker that is gone has counted stays; what was true of it no longer is."""
+    """Marks a worker as gone: its counters stay, its gauges are dropped."""
     for path in folder.glob(f"{pid}-*.json"):
-        with suppress(OSError):  # a full disk: its gauges stay until the server's end
+        with suppress(OSError):  # a full disk: its gauges stay until the server ends
             path.with_suffix(".dead").touch()
 
 
 def merged(snapshots: Iterable[tuple[bytes, bool]]) -> Rows:
-    """All snapshots as one; of a dead worker's only what was counted."""
+    """All snapshots combined; of a dead worker's only the counters."""
     total: Rows = {}
     for data, alive in snapshots:
         for name, rows in msgspec.json.decode(data, type=_Snapshot).items():
@@ -307,7 +307,7 @@ def _joined(family: Family, one: list[float], other: list[float]) -> list[float]
 
 
 class _Collected(Collector):
-    """Merged rows as the client library's encoders want them."""
+    """Merged rows in the form of the client library's encoders."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -345,6 +345,6 @@ def _labels(known: Container[str], attempt: Attempt) -> Labels:
 
 
 def labels_of(known: Container[str], name: str) -> Labels:
-    """Provider and model; a model that only a client named is not a label of its own."""
+    """Provider and model; a model that only a client named gets no label of its own."""
     provider, _, model = name.partition("/")
     return (provider, model if name in known else OTHER)

@@ -39,7 +39,7 @@ def shown(crossing: Crossing) -> dict[str, Any]:
 class Alerts:
     """Reports each crossing once, over all processes on the database. `url` may change at a reload; None: log only.
 
-    A process that dies between its log event and the answer of the webhook has reported by the log alone.
+    A process that dies between its log event and the webhook's answer has reported only in the log.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Alerts:
         self._posts: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING)
 
     def put(self, crossing: Crossing) -> None:
-        """Queues one. If too many wait, it is dropped, and the log tells."""
+        """Queues one. If too many wait, it is dropped and the loss is logged."""
         self._queue(self._waiting, crossing, crossing.budget)
 
     async def follow(self) -> None:
-        """Until cancelled. A webhook that hangs does not delay the log."""
+        """Reports until cancelled. A hanging webhook does not delay the log."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report_all())
             group.create_task(self._post_all())
@@ -83,7 +83,7 @@ class Alerts:
                 self._queue(self._posts, {"event": "budget_alert", **event}, crossing.budget)
 
     async def _is_first(self, crossing: Crossing) -> bool:
-        """True also if the database cannot tell: better twice than never."""
+        """Also True if the database cannot be read: better twice than never."""
         for pause_s in (*self._pauses_s, None):
             try:
                 return await self._thread.run(self._rows.is_first, crossing, self._clock_ns())
@@ -111,7 +111,7 @@ class Alerts:
         self._log.warning("budget_alert_not_sent", budget=event["budget"], share=event["share"], error=why)
 
     async def _try(self, event: dict[str, Any], url: Secret) -> str:
-        """Empty: it was received. Otherwise the reason, without the URL, which may hold a token."""
+        """Sends the event. Returns "" if it was received, else the reason, without the URL, which may hold a token."""
         try:
             if self._context is None:  # reading the certificates takes some time
                 self._context = await asyncio.to_thread(ssl.create_default_context)

@@ -1,4 +1,4 @@
-"""Performs I/O: what is logged and counted of ended attempts and calls, and of the health of deployments."""
+"""Performs I/O: logs and counts ended attempts and calls, and changes in the health of deployments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxy.routing.board import HealthBoard
 from proxy.schema.records import CallEnd
 from proxy.server.metrics import Metrics, labels_of
 
-_MAX_WARNED = 1_000  # names are made up by clients
+_MAX_WARNED = 1_000  # clients may make up names
 
 
 def observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:

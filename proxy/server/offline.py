@@ -34,8 +34,8 @@ NO_LISTS: Mapping[str, tuple[str, ...]] = {}
 
 
 class Offline:
-    """One configuration. `found`: the model ids that servers list, if somebody asked them. `keys`: those in the
-    database, whose own lists of models hold as well. `spending`: of its budgets, as the database has it.
+    """One configuration. `found`: the model ids that servers list, if they were asked. `keys`: those in the database,
+    whose own model lists also apply. `spending`: of its budgets, from the database.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Offline:
         return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {})
 
     async def foresee(self, body: bytes, caller: Caller) -> tuple[Decision, dict[str, Any] | None]:
-        """The same, as the budgets would leave it now, and their effect."""
+        """The same after the current budgets, and their effect."""
         return await self._admission.foresee(caller, hints.applied(CHAT.decode(body), {}), {}, time.time_ns())
 
     def decide_again(self, call: PastCall) -> Decision:
@@ -93,7 +93,7 @@ async def plan_change(
     found: Mapping[str, tuple[str, ...]] = NO_LISTS,
     keys: Sequence[StoredKey] = (),
 ) -> dict[str, Any]:
-    """`replay` of the calls through two configurations, with the lists of models that `keys` have now."""
+    """`replay` of the calls through two configurations, with the current model lists of `keys`."""
     old, new = Offline(before, found, keys), Offline(after, found, keys)
     for each in (old, new):
         await each.load_prices()
@@ -102,13 +102,13 @@ async def plan_change(
 
 
 def _callers(keys: Sequence[StoredKey]) -> dict[str | None, Caller]:
-    """By name. Of several keys with one name the latest counts, a revoked one only if there is no other."""
+    """Callers by name. Of several keys with one name the latest counts, a revoked one only if there is no other."""
     latest = sorted(keys, key=lambda key: (key.revoked_ns is None, key.created_ns))
     return {key.name: StoredCaller(key.name, key.role == "admin", key.models) for key in latest}
 
 
 def _notes(before: Config, after: Config) -> list[str]:
-    """What rows cannot tell, because no rule named it when they were written."""
+    """Facts missing in rows, because no rule named them when they were written."""
     old, new = mentioned(before.rules), mentioned(after.rules)
     unknown = [f"header {name}" for name, values in new.headers.items() if values - old.headers.get(name, frozenset())]
     unknown += [
@@ -116,4 +116,4 @@ def _notes(before: Config, after: Config) -> list[str]:
     ]
     unknown += [f"tag {name}" for name in sorted(new.tags - old.tags)]
     unknown += [f"text_matches {text}" for text in new.texts if text not in old.texts]
-    return [f"The stored calls do not tell about {each}: it counts as absent." for each in unknown]
+    return [f"The stored calls have no record of {each}: it counts as absent." for each in unknown]

@@ -1,4 +1,4 @@
-"""Orchestrates: one small call to a provider, through the pipeline of every other call, so it is metered too."""
+"""Orchestrates: one small call to a provider, through the normal pipeline, so it is metered too."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _ROLES = ("fast", "default", "reasoning")
 
 
 class Ping(Struct, frozen=True):
-    """`error`: the code and message of the failure, None if the model answered; or the keys of several that the vendor
-    refused. `cost_usd`: None if unpriced.
+    """`error`: the code and message of the failure, None if the model answered; or the keys, of several, that the
+    vendor refused. `cost_usd`: None if unpriced.
     """
 
     ok: bool
@@ -41,7 +41,7 @@ async def ping(
     deadline_ms: int | None = None,
     place: AbstractContextManager[object] | None = None,
 ) -> Ping:
-    """One call with each key: calls in parallel take different ones. `deadline_ms`: of each call.
+    """One call with each key: parallel calls use different ones. `deadline_ms`: of each call.
 
     `place`: entered for each call of a server that serves others too; raises ProxyError where it is full.
     """

@@ -35,7 +35,7 @@ class Reloads:
 
     `swap` makes another configuration current. It raises ConfigError, and changes nothing, if it cannot.
     `prepare` is called before, on the thread for files, and reads those that a configuration names. `unchanged` is
-    called instead where the files are the same, but were saved or a reload was requested.
+    called instead if the files are the same, but were saved or a reload was requested.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reloads:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def reload(self, is_new: bool = True) -> Reloaded:
-        """Loads and runs the files. Errors in them are returned, never raised. `is_new` False: a mere look at them."""
+        """Loads and runs the files. Errors in them are returned, never raised. `is_new` False: only a check."""
         async with self._one_at_a_time:
             try:
                 config = await self._read()
@@ -84,7 +84,7 @@ class Reloads:
             return Reloaded(self.state.config_version, config is not None, None, self.at_restart)
 
     async def off_loop(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Work that reads the files, on the thread for them. Raises ProxyError 503 if they do not answer."""
+        """Runs work that reads the files, on the thread for files. Raises ProxyError 503 if it takes too long."""
         try:
             return await self._thread.run(work, *arguments)
         except TimeoutError:
@@ -99,14 +99,14 @@ class Reloads:
 
     async def follow_files(self, busy: Path | None = None) -> None:
         """Reloads whenever the files change, until cancelled. `busy`: the directory of the database."""
-        is_new = False  # the first look is that of the start
+        is_new = False  # the first check is that of the start
         while self._files is not None:
             try:
                 async for _ in changes(self._files.watched, self._thread, busy):
                     self._note_unread(False)
                     await self.reload(is_new)
                     is_new = True
-            except TimeoutError:  # the file system hangs, or a reader does: look again
+            except TimeoutError:  # the file system or a reader hangs: check again
                 self._note_unread(True)
 
     def _note_unread(self, is_unread: bool) -> None:

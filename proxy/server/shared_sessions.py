@@ -1,4 +1,4 @@
-"""Performs I/O: tells the other workers which conversations moved, and learns theirs. No call waits for it."""
+"""Performs I/O: shares moved conversations with the other workers. No call waits for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMIT_S = 10.0
 
 class SharedSessions:
     """The conversations of this process and those in the database. Without it workers only agree less often, so a
-    failure is logged and tried again.
+    failure is logged and retried.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Orchestrates: the prompts that every server begins with, from YAML into the database on its first start.
+"""Orchestrates: copies the shipped prompts from YAML into the database on a server's first start.
 
-Whoever archives or changes one keeps it that way: an id that was ever used is left alone.
+Archived or changed ones stay that way: an id that was ever used is left alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def shipped() -> list[Brought]:
 
 
 async def bring_shipped(prompts: StoredPrompts, log: FilteringBoundLogger) -> None:
-    """Adds those that were never here. Without the database they are missing, and the server runs."""
+    """Adds those that were never there. Without the database they are missing, but the server runs."""
     try:
         await prompts.read(partial(_bring, prompts.store))
     except (ProxyError, PromptRefused) as error:

@@ -1,4 +1,4 @@
-"""Orchestrates: builds what is kept in the usage database beside the ledger. A part of `wiring`."""
+"""Orchestrates: builds the stores in the usage database other than the ledger. A part of `wiring`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from proxy.storage.sqlite import SqliteStore, sqlite_path
 
 
 class SideStores(Struct, frozen=True):
-    """What is kept in the usage database beside the ledger, its clean-up, and the threads for large bodies."""
+    """The stores in the usage database other than the ledger, its clean-up, and the threads for large bodies."""
 
     vault: ReasoningState
     replays: Replays

@@ -1,4 +1,4 @@
-"""Orchestrates: the routes of stored prompts and of experiments, which lend each other what they know."""
+"""Orchestrates: the routes of stored prompts and of experiments, which use each other's data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stored_routes(live: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
 
 
 def prompt_steps(live: Callable[[], Runtime]) -> PromptSteps:
-    """What the routes and the pages of prompts do."""
+    """The steps shared by the routes and the pages of prompts."""
     return PromptSteps(
         lambda: live().prompts,
         lambda model: live().names.resolve(model),

@@ -74,7 +74,7 @@ class Swap(Generic[T]):
         return [entry.value for entry in self._open]
 
     def using(self) -> AbstractContextManager[T]:
-        """The current value for a `with` block, at whose end it is closed if it was replaced meanwhile.
+        """The current value for a `with` block, at whose end it is closed if it was replaced in the meantime.
 
         Raises RuntimeError as `current` does.
         """

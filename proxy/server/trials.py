@@ -1,4 +1,4 @@
-"""Orchestrates: other configuration files, tried in a running server: nothing is written, called or spent."""
+"""Orchestrates: tries other configuration files in a running server: nothing is written, called or spent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from proxy.server.wiring import key_store
 from proxy.storage.base import StoreError
 
 T = TypeVar("T")
-TRIAL_S = 60.0  # for one trial, and those before it
+TRIAL_S = 60.0  # for one trial, and those queued before it
 
 
 class Trials:
@@ -47,7 +47,7 @@ class Trials:
         return config
 
     async def check(self, routing: str, pricing: str | None) -> tuple[list[Problem], list[Problem]]:
-        """What is wrong with these texts, and what is likely to be. Without errors they would run."""
+        """The errors in these texts, and the warnings. Without errors they would run."""
         try:
             config = await self.load(routing, pricing)
             return [], await self._run(find_warnings, config, datetime.now(UTC).date(), lambda name: None)
@@ -55,7 +55,7 @@ class Trials:
             return error.problems, []
 
     async def refused(self, base: tuple[str, str | None], texts: tuple[str, str | None]) -> list[Problem]:
-        """Why a page may not make these texts of those on disk, `base`. Where those do not load, the running
+        """Why a page may not change the files on disk, `base`, to these texts. If those do not load, the running
         configuration counts. Raises ConfigError, ProxyError.
         """
         if self._files is None:
@@ -68,7 +68,7 @@ class Trials:
         return problems
 
     async def plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:
-        """What these texts would change for the last calls. Raises ConfigError, ProxyError."""
+        """The effect of these texts on past calls. Raises ConfigError, ProxyError."""
         config, live = await self.load(routing, pricing), self._live()
         calls = await live.ledger.latest(count)
         found = live.lists.found

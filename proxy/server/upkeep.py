@@ -10,7 +10,7 @@ from proxy.schema.daemon_thread import DaemonThread
 from proxy.storage.base import StoreError
 from proxy.storage.retention import Retention, StorageState
 
-LOOK_S = 15.0  # interval at which each worker looks whether a clean-up is due
+LOOK_S = 15.0  # interval at which each worker checks whether a clean-up is due
 COUNT_S = 300.0  # interval at which the calls are counted
 _LIMIT_S = 60.0
 
@@ -28,7 +28,7 @@ class Upkeep:
         self._is_over = False
 
     async def follow(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._clean_up_when_due())

@@ -95,7 +95,7 @@ class Running:
         self._lists: ModelDiscovery | None = None
 
     def prepare(self, config: Config) -> None:
-        """Reads the certificates that `run` will need; for a thread, since files may hang."""
+        """Reads the certificates that `run` will need; runs in a thread, because files may hang."""
         self._pools.read(enabled(config).values())
 
     def run(self, config: Config) -> None:
@@ -196,7 +196,7 @@ class Running:
         return pool
 
     def _keys(self, config: Config, name: str) -> Keys | None:
-        """The provider's keys. None where nothing is to choose: one key at most, and no limits."""
+        """The provider's keys. None if there is no choice: at most one key, and no limits."""
         limits, endpoints = config.providers[name].limits, key_endpoints(config, name)
         if len(endpoints) < 2 and limits == ProviderLimits():
             return None
@@ -205,7 +205,7 @@ class Running:
         return Keys(name, keys, share(limits, config.server.workers), self._log.warning)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs beside the calls until it is cancelled."""
+        """The background tasks, which run until cancelled."""
         return [
             self.vault.expire(),
             self.replays.expire(),
@@ -261,7 +261,7 @@ async def running(
 
 @cache
 def classifier() -> TextClassifier:
-    """The one of this process: its weights never change, and reading them takes 40 ms."""
+    """The classifier of this process: its weights never change, and reading them takes 40 ms."""
     return TextClassifier(load())
 
 
@@ -282,7 +282,7 @@ def build_ledger(config: Config, store: SqliteStore, on_death: Callable[[], None
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:
-    """What calls share with their repeats. An alias is cached as the name it leads to."""
+    """What calls share with their repeats. An alias is cached under the name it resolves to."""
     cached = {name: entry.cache_s for name, entry in config.models.items() if entry.cache_s is not None}
     leading = {alias: cached[target] for alias in config.aliases if (target := names.target_of(alias)) in cached}
     return Sharing(

@@ -29,7 +29,7 @@ class Unsupported(Exception):
 
 
 class NotShown(Exception):
-    """The wire is right as far as it goes, but the model did not do what would show the feature."""
+    """The wire is right so far, but the model did not do what would show the feature."""
 
 
 class Probe(Struct, frozen=True):
@@ -90,7 +90,7 @@ Steps = Generator[Probe, Reply, str]
 
 
 class Verdict(Struct, frozen=True):
-    """One row of the table. `seen` is the reason, or what the server answered."""
+    """One row of the table. `seen` is the reason, or the server's answer."""
 
     check: str
     group: str

@@ -1,4 +1,4 @@
-"""Performs I/O: runs the checks against a server, one request after the other."""
+"""Performs I/O: runs the checks against a server, one request at a time."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 
-BETWEEN = "\n\n"  # one thought and the next
+BETWEEN = "\n\n"  # between two thoughts
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",

@@ -76,7 +76,7 @@ def _true_media(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with complete arguments. Servers parse those of earlier calls, and refuse an empty text or an object."""
+    """The message with complete arguments. Servers parse earlier calls, and refuse an empty text or an object."""
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message

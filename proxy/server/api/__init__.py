@@ -1,1 +1,1 @@
-"""The HTTP surface: Litestar handlers and wire formats, no logic."""
+"""Performs I/O: the HTTP surface: Litestar handlers and wire formats, no logic."""

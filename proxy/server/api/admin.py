@@ -21,7 +21,7 @@ MAX_CALLS = 10_000
 
 
 class PlanBody(Struct, frozen=True):
-    """`routing_rules`, `pricing`: the texts of the files; without `pricing` the prices in use stay."""
+    """`routing_rules`, `pricing`: the texts of the files; without `pricing` the current prices apply."""
 
     routing_rules: str
     pricing: str | None = None
@@ -29,8 +29,9 @@ class PlanBody(Struct, frozen=True):
 
 
 class Admin:
-    """The routes. `reload` reads the configuration's files again and never raises for their sake. `plan` tries other
-    files on the last calls: their texts (None: the prices in use), and how many calls. It raises ConfigError.
+    """The routes. `reload` reads the configuration's files again and never raises for errors in them. `plan` tries
+    other files on past calls: it takes their texts (None: the current prices) and the number of calls. It raises
+    ConfigError.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Admin:
             done = await self._reload()
             error = None
             if done.error is not None:
-                message = f"The files are wrong, so the configuration before goes on running.\n{done.error}"
+                message = f"The files have errors, so the previous configuration keeps running.\n{done.error}"
                 error = Conflict(message).body()["error"]
             body = {"version": done.version, "changed": done.changed, "error": error, "at_restart": done.at_restart}
             headers = {**NO_STORE, "x-request-id": new_id()}

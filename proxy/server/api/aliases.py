@@ -1,11 +1,11 @@
-"""Translates: the addresses of other vendors, which their SDKs put behind a base URL, into ours.
+"""Translates: other vendors' paths, which their SDKs append to a base URL, into ours.
 
     /openai/v1/...                     Groq's SDK
-    /openai/deployments/{model}/...    AzureOpenAI; a deployment is a model here, and `api-version` says nothing
+    /openai/deployments/{model}/...    AzureOpenAI; a deployment is a model here, and `api-version` is ignored
     /deployments/{model}/...           AzureOpenAI with a base URL of its own
     /v1/v1/...  /v1/v2/...             clients that add /v1 or /v2 to a base URL that ends with it
 
-The deployment in the path decides, as at Azure, and may have slashes: `openai/gpt-6-sol`.
+The deployment in the path decides, as at Azure, and may contain slashes: `openai/gpt-6-sol`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEPLOYMENTS = "/deployments/"
 
 
 def own_path(path: str) -> tuple[str, str | None]:
-    """Our own path for `path`, itself where no alias is known, and the deployment that it names."""
+    """Our own path for `path` (itself if it is no alias), and the deployment that it names."""
     while path.startswith(_DOUBLED):
         path = path[3:]
     if path.startswith("/openai/"):
@@ -47,6 +47,6 @@ class OfDeployment:
         self.unread, self.whole, self.writer, self.error = format.unread, format.whole, format.writer, format.error
 
     def decode(self, body: bytes) -> AnyRequest:
-        with suppress(msgspec.DecodeError, RecursionError, UnicodeError):  # the endpoint says what is wrong with it
+        with suppress(msgspec.DecodeError, RecursionError, UnicodeError):  # the endpoint reports the error
             body = with_member(body, "model", self._model)
         return self._format.decode(body)

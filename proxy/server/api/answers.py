@@ -11,9 +11,9 @@ from litestar.types import Send
 
 from proxy.schema.errors import ProxyError
 
-_random = random.Random(os.urandom(32))  # ids are no secrets, only different: no system call for each
+_random = random.Random(os.urandom(32))  # ids are not secret, only unique: no system call for each
 os.register_at_fork(after_in_child=_random.seed)
-_MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
+_MAX_VALUE = 4096  # characters of one header: some clients read only 16 kB of headers, and vendors send any length
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _JSON = {"content-type": "application/json", **NO_STORE}
 _JSON_LINES = "".join(f"{name}: {value}\r\n" for name, value in _JSON.items()).encode()
@@ -29,7 +29,7 @@ def new_id() -> str:
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers that can be sent: a value that could end its line (S20), or is longer than clients read, is left out;
-    other scripts become `?`.
+    characters beyond latin-1 become `?`.
     """
     return {
         name: value.encode("latin-1", "replace").decode("latin-1")
@@ -48,7 +48,7 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """`safe_headers` as ASGI wants them."""
+    """`safe_headers` in ASGI's form."""
     return [
         (name.encode("ascii"), value.encode("latin-1", "replace"))
         for name, value in headers.items()
@@ -80,7 +80,7 @@ async def send_error(
     headers: Mapping[str, str],
     linger: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """One error answer; `body` is the error in the endpoint's shape. `linger` runs once it has left, before the
+    """One error answer; `body` is the error in the endpoint's shape. `linger` runs once it is sent, before the
     connection may close.
     """
     await send_json(send, error.status, body, {**error.headers, **headers}, linger)

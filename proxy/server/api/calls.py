@@ -62,7 +62,7 @@ class ModelCalls:
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False
     ) -> None:
-        """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
+        """`alone`: no framework layer is between this and the server, so none adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -126,7 +126,7 @@ class ModelCalls:
         """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
         call, output, writer = running.call, running.output, running.writer
         is_begun = await output.wait(self._headers_after_s)
-        first = await output.read() if is_begun else writer.keep_alive  # headers leave with the first frame
+        first = await output.read() if is_begun else writer.keep_alive  # headers are sent with the first frame
         known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)
         frames = frames_of(first, output, call, writer, self._log)
         if isinstance(writer, CutShort) and EXTENSION in (scope.get("extensions") or {}):
@@ -135,10 +135,12 @@ class ModelCalls:
 
 
 def _check_method(method: str, path: str, headers: Mapping[str, str]) -> None:
-    """Codex tries a WebSocket at `/v1/responses` first, and goes on with POST at once after a 426."""
+    """Raises ProxyError unless it is POST. Codex tries a WebSocket at `/v1/responses` first; after a 426 it uses POST
+    at once.
+    """
     if method == "POST":
         return
     if path.endswith("/responses") and headers.get("upgrade", "").lower() == "websocket":
-        raise ProxyError("There are no WebSockets here; use POST.", status=426, code="method_not_allowed")
+        raise ProxyError("WebSockets are not supported; use POST.", status=426, code="method_not_allowed")
     message = f"{method} is not allowed; use POST."
     raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})

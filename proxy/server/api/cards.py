@@ -1,4 +1,4 @@
-"""Translates: a route into one entry of `/v1/models`, and the list into a page as Anthropic's clients read it."""
+"""Translates: a route into one entry of `/v1/models`, and the list into a page for Anthropic's clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.routing.deployment import Deployment, Route
 from proxy.schema.errors import BadRequest
 
 MAX_PAGE = 1000
-_PAGE = 20  # what Anthropic lists if nobody says how many
+_PAGE = 20  # Anthropic's default
 _PAGING = ("limit", "after_id", "before_id")  # OpenAI's list has no pages
 
 
@@ -46,18 +46,18 @@ def _facts(deployment: Deployment) -> dict[str, Any]:
 
 
 def is_anthropics(query: Mapping[str, str], headers: Mapping[str, str]) -> bool:
-    """True for a client of Anthropic's list of models: its SDKs send the version, Claude Code a limit."""
+    """True for a client of Anthropic's model list: its SDKs send the version, Claude Code a limit."""
     return "anthropic-version" in headers or any(name in query for name in _PAGING)
 
 
 def anthropic_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The same entry with what Anthropic's clients read."""
+    """The same entry with the fields that Anthropic's clients read."""
     created = datetime.fromtimestamp(card["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"type": "model", "display_name": card["id"], "created_at": created, **card}
 
 
 def anthropic_page(cards: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
-    """A page of the list. Raises BadRequest for a limit that is none."""
+    """A page of the list. Raises BadRequest for an invalid limit."""
     text = query.get("limit", str(_PAGE))
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_PAGE:
         raise BadRequest(f"limit: expected 1 to {MAX_PAGE}.", param="limit")

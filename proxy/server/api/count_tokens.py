@@ -1,6 +1,6 @@
-"""Performs I/O: `POST /v1/messages/count_tokens`: how many tokens a prompt has. It is free, and no call.
+"""Performs I/O: `POST /v1/messages/count_tokens`: counts the tokens of a prompt. Free, and not a metered call.
 
-Anthropic is asked itself, with the client's own bytes. For every other vendor the proxy estimates.
+For Anthropic's models it asks Anthropic, with the client's own bytes. For every other vendor the proxy estimates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CountTokens:
 
         @post(["/v1/messages/count_tokens", "/messages/count_tokens"], role="key")
         async def count_tokens(request: Request[Caller, Any, Any]) -> Response[bytes]:
-            """How many tokens the prompt of a `/v1/messages` body has. Free; Anthropic is asked itself."""
+            """How many tokens the prompt of a `/v1/messages` body has. Free; Anthropic counts for its own models."""
             headers, call_id = dict(request.headers), new_id()
             try:
                 body = await self._bodies.read(request.receive, headers)

@@ -1,4 +1,4 @@
-"""Translates: rows into CSV that a spreadsheet opens without running anything in it."""
+"""Translates: rows into CSV that is safe to open in a spreadsheet: nothing in it is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values: how one operation is described in the OpenAPI document."""
+"""Values: the description of one operation in the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translates: an error of what answers in place of an endpoint, into the dialect of that endpoint."""
+"""Translates: an error raised outside of an endpoint into the dialect of that endpoint."""
 
 from __future__ import annotations
 

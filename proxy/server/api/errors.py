@@ -1,5 +1,5 @@
-"""Performs I/O: every error of the framework itself in OpenAI's shape: its 404, 405, 400, 413 and what a handler let
-through.
+"""Performs I/O: sends the framework's own errors in OpenAI's shape: 404, 405, 400, 413 and exceptions that a handler
+let through.
 """
 
 from __future__ import annotations

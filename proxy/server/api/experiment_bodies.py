@@ -1,4 +1,4 @@
-"""Translates: what clients send about experiments, their outcomes and units, and what they get back."""
+"""Translates: requests about the outcomes and units of experiments, and their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASSIGNMENT = {"unit": "Whom the variant is for: a user, a session. The same unit
 
 
 class OutcomeBody(Struct, frozen=True, kw_only=True):
-    """At least one of `success` and `score`. `unit`: the one that `variant` was asked for."""
+    """At least one of `success` and `score`. `unit`: the unit that `variant` was assigned to."""
 
     variant: str
     unit: str | None = None
@@ -45,7 +45,7 @@ def check_models(experiment: Experiment, check_model: CheckModel) -> Experiment:
 
 
 def tracked_of(fields: dict[str, Any], experiment: Experiment) -> Tracked:
-    """Raises BadRequest, which names the field."""
+    """The outcome. Raises BadRequest, which names the field."""
     known = OutcomeBody.__struct_fields__
     for name in fields:
         if name not in known:
@@ -53,7 +53,7 @@ def tracked_of(fields: dict[str, Any], experiment: Experiment) -> Tracked:
             raise BadRequest(message, param=name[:64])
     given = view_of(fields, OutcomeBody)
     if given.success is None and given.score is None:
-        message = "Say what became of it: success (true or false) or score (from 0 to 1)."
+        message = "Give the outcome: success (true or false) or score (from 0 to 1)."
         raise BadRequest(message, param="success")
     if experiment.variant(given.variant) is None:
         names = ", ".join(experiment.weights)
@@ -72,7 +72,7 @@ def unit_of(text: str | None) -> str | None:
 
 
 def shown_variant(variant: Variant) -> dict[str, Any]:
-    """What a program needs to apply the variant itself."""
+    """The fields that a program needs to apply the variant itself."""
     prompt = None if variant.prompt is None else {"id": variant.prompt, "version": variant.version}
     return {
         "experiment": variant.experiment,

@@ -11,7 +11,7 @@ from proxy.server.api.experiment_bodies import ASSIGNMENT, OutcomeBody
 
 
 class ExperimentAnswer(TypedDict):
-    """The definition, and what became of it. `status`: draft, running or stopped."""
+    """The definition and the state. `status`: draft, running or stopped."""
 
     object: str
     id: str
@@ -57,7 +57,7 @@ class VariantPrompt(TypedDict):
 
 
 class VariantAnswer(TypedDict):
-    """What a program applies itself. Null: the experiment does not vary it."""
+    """The values for a program to apply. Null: the experiment does not vary this field."""
 
     experiment: str
     variant: str

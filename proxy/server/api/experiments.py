@@ -40,7 +40,7 @@ Answered = Response[bytes]
 
 class Experiments:
     """The routes. `live` lends the experiments of the running server, `check_model` raises ProxyError for a model that
-    nobody can call.
+    cannot be called.
     """
 
     def __init__(self, live: Callable[[], LiveExperiments], check_model: CheckModel) -> None:
@@ -60,7 +60,7 @@ class Experiments:
 
         @get(_paths("/{experiment_id:str}"), role="key")
         async def get_experiment(experiment_id: FromPath[str]) -> Answered:
-            """One experiment. Its ETag is what `If-Match` of a change expects."""
+            """One experiment. Send its ETag as `If-Match` with a change."""
             return _answer(await self._live().get(experiment_id))
 
         @get(_paths("/{experiment_id:str}/results"), role="key")
@@ -89,7 +89,7 @@ class Experiments:
     def _changing(self) -> list[HTTPRouteHandler]:
         @post(_paths(""), role="admin", status_code=201)
         async def create_experiment(request: Asked) -> Answered:
-            """A new experiment; it takes no calls before it is started."""
+            """Creates an experiment; it takes no calls before it is started."""
             experiment = check_models(experiment_of(await _body(request)), self._check_model)
             live = self._live()
             return _answer(await live.change(partial(live.store.create, experiment, time.time_ns())), 201)

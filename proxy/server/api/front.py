@@ -1,6 +1,6 @@
-"""Translates: a browser's look at `/` or `/v1` -> a small page that says what answers here. Programs get the 404.
+"""Translates: a browser's visit to `/` or `/v1` -> a small page that describes this server. Programs get the 404.
 
-HEAD is answered with 200: Claude Code sends it to see whether the server is there.
+HEAD is answered with 200: Claude Code sends it to check whether the server is up.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _PAGE = f"""<!doctype html>
 
 
 def front_page(request: Request[Any, Any, Any]) -> Response[str] | None:
-    """The page, for a browser that looks at the root, and its headers for a client that asks whether the server is
-    there; None for every other request.
+    """The page, for a browser that looks at the root, and its headers for a client that checks whether the server is
+    up; None for every other request.
     """
     is_root = request.scope["path"].rstrip("/") in _PATHS and request.method in ("GET", "HEAD")
     is_asked = request.scope.get(IS_HEAD) or "text/html" in request.headers.get("accept", "")

@@ -1,9 +1,8 @@
 """Performs I/O: the checks in front of every route: Host and Origin, limits of the request line, CORS as configured,
 and the role that the matched route demands.
 
-A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
-resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but
-listed.
+A web page must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that resolves
+to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and any Origin must be listed.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from proxy.server.http1.connections import STATE, Connections
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-CALLER = "mmproxy.caller"  # in the scope of a call that a page makes: who signed in
-_OPEN_PATHS = ("/health", "/metrics")  # without a key, and they tell more than that the server runs
+CALLER = "mmproxy.caller"  # in the scope of a page's call: the signed-in caller
+_OPEN_PATHS = ("/health", "/metrics")  # open without a key, although they reveal more than that the server runs
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
 _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
 _MAX_SEEN = 64
 _OTHER_PAGE = "Only the pages of this server may do this. Open its address in the browser."
-_OF_PAGES = frozenset((b"origin", b"sec-fetch-site"))  # headers that browsers add to what a page sends
+_OF_PAGES = frozenset((b"origin", b"sec-fetch-site"))  # headers that browsers add to requests of pages
 
 
 _NO_ROUTES: Mapping[str, ASGIApp] = {}
 
 
 class Guard:
-    """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys is reached by
-    whatever name its network gives it. `connections` are lent to the protocol through the lifespan's state.
+    """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys accepts any
+    name. `connections` are lent to the protocol through the lifespan's state.
 
     `direct`: the paths of endpoints that need nothing of the framework. Requests to them skip its layers, unless its
     CORS layer has something to add.
@@ -63,7 +62,7 @@ class Guard:
         direct: Mapping[str, ASGIApp] = _NO_ROUTES,
     ) -> None:
         self.app = app
-        self.root = ""  # what a reverse proxy may leave in front of every path
+        self.root = ""  # a prefix that a reverse proxy may leave on every path
         self._direct = {} if origins else direct
         self._connections = connections
         self._keyless = keyless
@@ -72,7 +71,7 @@ class Guard:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asgi = cast("dict[str, Any]", scope)  # Litestar's type leaves out the lifespan
+        asgi = cast("dict[str, Any]", scope)  # Litestar's type omits the lifespan
         kind = asgi["type"]
         if kind == "http" and self.root and asgi["path"].startswith(f"{self.root}/"):
             path = asgi["path"].removeprefix(self.root)
@@ -122,7 +121,7 @@ class Guard:
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
         if not self._serves(hosts[0], scope["path"]):
-            return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
+            return _forbidden("This Host is not allowed. Add it to server.allowed_hosts.")
         is_of_one = not _OF_PAGES.isdisjoint(map(itemgetter(0), headers))
         pages = [header for header in headers if header[0] in _OF_PAGES] if is_of_one else []
         if is_page(scope["path"]):
@@ -136,9 +135,9 @@ class Guard:
 
 
 class Access:
-    """Who asks, and whether the matched route is for them. Each handler says its role: `none`, `key` or `admin`.
+    """Identifies the caller, and checks the role that the matched route demands: `none`, `key` or `admin`.
 
-    Handlers find the caller in `request.user`; the plain ASGI route of chat asks for it itself.
+    Handlers find the caller in `request.user`; the plain ASGI route of chat calls `caller` itself.
     """
 
     def __init__(self, auth: Auth, policies: Callable[[], KeyPolicies], now_ns: Callable[[], int]) -> None:
@@ -147,7 +146,7 @@ class Access:
         self._now_ns = now_ns
 
     async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
-        """Raises ProxyError 401, 429 or 503. The address is the connection's own: anybody can write X-Forwarded-For."""
+        """Raises ProxyError 401, 429 or 503. The address is the connection's own: X-Forwarded-For can be forged."""
         if (known := cast("dict[str, Any]", scope).get(CALLER)) is not None:
             return cast(Caller, known)
         client = scope.get("client")
@@ -159,7 +158,7 @@ class Access:
         return caller
 
     async def admin(self, digest: bytes) -> Caller | None:
-        """The caller whose admin key has this SHA-256; None: there is none that is valid. Raises ProxyError 503."""
+        """The caller whose admin key has this SHA-256; None: no valid one. Raises ProxyError 503."""
         caller = await self._auth.holder(digest)
         if caller is None or not caller.admin:
             return None
@@ -172,20 +171,20 @@ class Access:
         return self._auth.refusal(client[0] if client else "")
 
     def guard(self) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
-        """Litestar's guard of every handler. One that says no role is for nobody.
+        """Litestar's guard of every handler. A handler without a role is closed to everyone.
 
         A function, not a method: Litestar copies guards deeply, and a method's object with it.
         """
 
         async def role_guard(connection: Connection, handler: BaseRouteHandler) -> None:
             role = handler.opt.get("role")
-            # OPTIONS is Litestar's own handler: it has no role and answers with nothing but the methods.
+            # OPTIONS is Litestar's own handler: it has no role and only returns the methods.
             if role == "none" or (role is None and connection.scope.get("method") == "OPTIONS"):
                 return
             caller = await self.caller(connection.scope, connection.headers)
             if role not in ("key", "admin") or (role == "admin" and not caller.admin):
                 raise ProxyError(
-                    "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one made with `--role admin`.",
+                    "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one created with `--role admin`.",
                     status=403,
                     code="admin_required",
                 )
@@ -204,7 +203,7 @@ def is_page(path: str) -> bool:
 
 
 def _is_of_page(scope: Scope, host: bytes, name: bytes, value: bytes) -> bool:
-    """True if this header says that one of our own pages sent the request, or that somebody opens a page by a link."""
+    """True if this header shows that one of our own pages sent the request, or that a user opened a page by a link."""
     if name == b"origin":  # behind a reverse proxy it may be https
         return value.partition(b"://")[2].lower() == host.lower()
     is_opened = scope.get("method") in ("GET", "HEAD") and (b"sec-fetch-mode", b"navigate") in scope["headers"]
@@ -212,7 +211,7 @@ def _is_of_page(scope: Scope, host: bytes, name: bytes, value: bytes) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """The name in a Host header, lower case, without its port; `""` where the port is not a number."""
+    """The name in a Host header, lower case, without its port; `""` if the port is not a number."""
     name, colon, port = host.lower().rpartition(":")
     if not colon or host.endswith("]"):
         return host.lower()
@@ -220,8 +219,8 @@ def _without_port(host: str) -> str:
 
 
 def _is_private_name(name: str) -> bool:
-    """True for an address and for names that nobody can own on the internet, such as those of containers: a page that
-    lets its own name resolve to this machine (DNS rebinding) has none of them.
+    """True for an address and for names that cannot be registered on the internet, such as those of containers: a page
+    whose own name resolves to this machine (DNS rebinding) has none of them.
     """
     if "." not in name or name.endswith(_PRIVATE_SUFFIXES):
         return bool(name)

@@ -1,4 +1,4 @@
-"""Performs I/O: what watches the server: `/livez`, `/readyz`, `/health` and `/metrics`. They call no model."""
+"""Performs I/O: the monitoring routes: `/livez`, `/readyz`, `/health` and `/metrics`. They call no model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from proxy.storage.retention import StorageState
 
 
 class Standing(Struct, frozen=True):
-    """What can be told at once. `ledger` None: not open; `storage` None: not counted yet.
+    """The state that is known without a wait. `ledger` None: not open; `storage` None: not counted yet.
 
-    `refuses`: what cannot be metered is not served.
+    `refuses`: calls that cannot be metered are refused.
     """
 
     uptime_s: float
@@ -35,24 +35,24 @@ class Standing(Struct, frozen=True):
     storage: StorageState | None = None
 
     def problems(self) -> list[str]:
-        """Why no call should be sent here; none: it serves."""
+        """Why no call should be sent here; empty: the server is ready."""
         found = ["the server is stopping"] if self.draining else []
         if self.ledger is None:
             return [*found, "the server is not running"]
         if self.ledger.is_dead:
-            return [*found, "the ledger's writer has ended: the server must be started anew"]
+            return [*found, "the ledger's writer has ended: the server must be restarted"]
         return [*found, "the usage database cannot be written"] if self.ledger.degraded and self.refuses else found
 
 
 class ProviderState(Struct, frozen=True, omit_defaults=True):
-    """`on` or `off`; of an embedded model not started, starting, running or failing. `why` it is so, if that helps."""
+    """`on` or `off`; of an embedded model not started, starting, running or failing. `why`: the reason, if it helps."""
 
     state: str
     why: str | None = None
 
 
 class Watched:
-    """What `/health` and `/metrics` ask for, lent by the application."""
+    """The sources of `/health` and `/metrics`, provided by the application."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Health:
 
         @get("/livez", sync_to_thread=False, role="none")
         def livez() -> Response[bytes]:
-            """200 as long as the process can serve, 503 where only a new one can: its ledger's writer has ended."""
+            """200 as long as the process can serve, 503 if only a new one can: its ledger's writer has ended."""
             ledger = self._watched.standing().ledger
             is_dead = ledger is not None and ledger.is_dead
             return _json({"status": "ledger_dead" if is_dead else "ok"}, 503 if is_dead else 200)
@@ -109,7 +109,7 @@ class Health:
 
 
 def report(version: str, standing: Standing, providers: dict[str, ProviderState]) -> dict[str, Any]:
-    """The body of `/health`: no key, no address, no place of a file."""
+    """The body of `/health`, without keys, addresses and file paths."""
     ledger = standing.ledger
     return {
         "status": _status(standing),
@@ -138,7 +138,7 @@ def report(version: str, standing: Standing, providers: dict[str, ProviderState]
 
 
 def _size(storage: StorageState | None) -> dict[str, Any]:
-    """As of some minutes ago at most; nulls until it was looked at."""
+    """The size of the database, at most some minutes old; nulls until it was counted."""
     return {
         "calls": storage and storage.calls,
         "oldest_call": None if storage is None else moment(storage.oldest_ns),

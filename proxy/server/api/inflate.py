@@ -1,4 +1,4 @@
-"""Translates: a compressed request body into its bytes, never more of them than a limit."""
+"""Translates: a compressed request body into its bytes, up to a limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ else:
     from backports import zstd
 
 ENCODINGS = ("gzip", "deflate", "zstd")  # `br` has no decoder here
-_STEP_BYTES = 64 * 1024  # of input: what zlib has not used it copies
+_STEP_BYTES = 64 * 1024  # of input, because zlib copies unused input
 _PIECE_BYTES = 1024 * 1024  # of output
-_WINDOW_LOG = 23  # 8 MB, the most that a zstd decoder has to take (RFC 8878, 3.1.1.1.2)
+_WINDOW_LOG = 23  # 8 MB, the most that a zstd decoder must support (RFC 8878, 3.1.1.1.2)
 
 
 class TooMuch(Exception):
@@ -25,7 +25,7 @@ class TooMuch(Exception):
 
 
 class _Stream(Protocol):
-    """One member of gzip, one frame of zstd, or all of a body. `decompress` takes input once `needs_input`."""
+    """One gzip member, one zstd frame, or a whole body. `decompress` accepts input once `needs_input`."""
 
     @property
     def eof(self) -> bool: ...
@@ -72,7 +72,7 @@ def encoding_of(header: str) -> str | None:
 
 
 def inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body as it was before it was compressed. Raises TooMuch; BadRequest for what cannot be decompressed."""
+    """The decompressed body. Raises TooMuch, and BadRequest for a body that cannot be decompressed."""
     new_stream = _stream_of(encoding, body)
     stream, grown = new_stream(), bytearray()
     view, at, rest = memoryview(body), 0, b""
@@ -83,7 +83,7 @@ def inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
                 if not rest and at >= len(body):
                     return bytes(grown)
                 if encoding == "deflate":
-                    raise _broken(encoding, "has bytes behind its end")
+                    raise _broken(encoding, "has bytes after its end")
                 stream = new_stream()  # several members or frames are one body
             data = b""
             if rest:
@@ -107,7 +107,7 @@ def _stream_of(encoding: str, body: bytes) -> Callable[[], _Stream]:
         return lambda: zstd.ZstdDecompressor(options=options)
     if encoding == "gzip":
         return lambda: _Zlib(16 + zlib.MAX_WBITS)
-    # Meant is zlib's format (RFC 9110, 8.4.1.2); some clients leave out its header.
+    # `deflate` means zlib's format (RFC 9110, 8.4.1.2); some clients leave out its header.
     has_header = len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
     return lambda: _Zlib(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
 

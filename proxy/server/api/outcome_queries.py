@@ -44,7 +44,7 @@ class FeedbackBody(Struct, frozen=True, kw_only=True):
 
 
 def rating_of(body: bytes, caller: Caller) -> Rating:
-    """Raises BadRequest, which names the field."""
+    """The rating in a body. Raises BadRequest, which names the field."""
     return rating_from(decode_object(body), "api", caller.key_id)
 
 
@@ -59,7 +59,7 @@ def rating_from(fields: dict[str, Any], source: str, key_id: str | None) -> Rati
     given = view_of(fields, FeedbackBody)
     comment = given.comment if given.comment and given.comment.strip() else None
     if given.success is None and given.score is None and comment is None:
-        message = "Say something about the answer: success (true or false), score (from 0 to 1) or comment (a text)."
+        message = "Rate the answer: give success (true or false), score (from 0 to 1) or comment (a text)."
         raise BadRequest(message, param="success")
     if comment is not None and not _is_unicode(comment):
         raise BadRequest("comment: expected a text that is valid Unicode.", param="comment")
@@ -73,7 +73,7 @@ def call_id_of(name: str) -> str:
 
 
 def unknown_call(name: str) -> ProxyError:
-    """404: no call with this id that the caller may rate."""
+    """404: there is no call with this id that the caller may rate."""
     message = (
         f"There is no call {name[:64]!r}. Send the id of an answer (`chatcmpl-...`), or the header x-request-id of it."
     )
@@ -102,8 +102,8 @@ class EnsembleNames(Protocol):
 
 
 def own_name(name: str, names: EnsembleNames) -> str:
-    """The ensemble's own name, by which its calls are stored, of a name that leads to it: an alias, or an entry of
-    `models`. Any other name is returned as it is.
+    """The ensemble's own name, under which its calls are stored, for a name that resolves to it: an alias, or an entry
+    of `models`. Any other name is returned unchanged.
     """
     found = PREFIX + name if name in names.ensembles else name
     for _ in range(_MAX_STEPS):
@@ -116,7 +116,7 @@ def own_name(name: str, names: EnsembleNames) -> str:
 
 
 def reported(query: EnsembleQuery, tz: str, calls: list[EnsembleCall]) -> EnsembleReport:
-    """The report on the calls that a query found, of which one may be too many."""
+    """The report on the calls that a query found, which may include one beyond the limit."""
     times = (iso(query.since_ns, tz), iso(query.until_ns, tz))
     return report_of(query.name, calls[: query.limit], times, has_more=len(calls) > query.limit)
 

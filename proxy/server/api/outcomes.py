@@ -1,4 +1,4 @@
-"""Performs I/O: the routes on what became of calls: `POST /v1/feedback`, `GET /v1/ensembles/{name}/report`."""
+"""Performs I/O: the routes for the outcomes of calls: `POST /v1/feedback`, `GET /v1/ensembles/{name}/report`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Outcomes(Protocol):
-    """What the ledger keeps of outcomes."""
+    """The ledger's interface for outcomes."""
 
     async def rate(self, rating: Rating, key_id: str | None) -> StoredRating | None: ...
 
@@ -53,7 +53,7 @@ def outcome_routes(outcomes: Callable[[], Outcomes], names: Callable[[], Ensembl
             body = await read_body(request.receive, dict(request.headers), MAX_BODY)
         except BodyTooLarge as error:
             await discard_rest(request.receive, _LINGER_BYTES)
-            message = f"The body is larger than {MAX_BODY // 1024} kB. A comment has {MAX_COMMENT} characters at most."
+            message = f"The body is larger than {MAX_BODY // 1024} kB. A comment has at most {MAX_COMMENT} characters."
             raise ProxyError(message, status=413, code=error.code, headers=error.headers) from None
         except ClientGone:
             return Response(b"", status_code=499)

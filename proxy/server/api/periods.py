@@ -56,14 +56,14 @@ def period(parameters: Mapping[str, str], tz: str) -> tuple[int | None, int | No
 
 
 def iso(moment_ns: int | None, tz: str) -> str | None:
-    """The time in this zone, to the second; None of None, and of a time beyond the calendar."""
+    """The time in this zone, to the second; None for None, and for a time beyond the calendar."""
     if moment_ns is None or moment_ns == LAST_NS:
         return None
     return datetime.fromtimestamp(moment_ns // NANO, ZoneInfo(tz)).isoformat().replace("+00:00", "Z")
 
 
 def has_whole_hours(tz: str, since_ns: int | None, until_ns: int) -> bool:
-    """True if the zone is whole hours away from UTC throughout a period, so that its days are whole hours of UTC."""
+    """True if the zone's offset is whole hours throughout a period, so that its days are whole hours of UTC."""
     zone = ZoneInfo(tz)
     month = max(datetime.fromtimestamp((since_ns or 0) // NANO, zone), datetime(_FIRST_YEAR, 1, 1, tzinfo=zone))
     end = datetime.fromtimestamp(min(until_ns // NANO, 2**32), zone)

@@ -47,7 +47,7 @@ def created(fields: Mapping[str, Any], now_ns: int) -> Created:
     check_known(fields, ("id", "template_id", "name", "labels", *FIELDS))
     name = fields.get("id", fields.get("template_id"))
     if name != fields.get("template_id", name):
-        raise BadRequest("template_id: is another name of `id`; give one of them.", param="template_id")
+        raise BadRequest("template_id: is a synonym of `id`; give one of them.", param="template_id")
     if name is None:
         raise BadRequest("id: is missing, like extraction_v1.", param="id")
     found = id_of(name)
@@ -93,7 +93,7 @@ def use_of_version(prompt: str, version: Any, label: Any, variables: dict[str, A
 
 
 def check_usable(version: PromptVersion, prefix: str = "") -> None:
-    """Raises BadRequest where a chat with the fields of this version would be refused as it is."""
+    """Raises BadRequest if a chat with the fields of this version would be refused."""
     fields = {"model": version.model or "auto", "messages": version.messages, **version.parameters}
     fields |= {} if version.tools is None else {"tools": version.tools}
     fields |= {} if version.response_format is None else {"response_format": version.response_format}
@@ -118,10 +118,10 @@ def revision_of(header: str | None) -> int | None:
 
 
 def refused(error: PromptRefused) -> ProxyError:
-    """What the API says of a change that does not fit."""
+    """The API's error for a change that does not fit the stored state."""
     status, code = _STATUS.get(error.kind, (409, "conflict"))
     param = "if-match" if error.kind == "changed" else None
-    # SDKs repeat a 409: nothing would change.
+    # SDKs retry a 409, though nothing would change.
     return ProxyError(str(error), status=status, code=code, param=param, headers={"x-should-retry": "false"})
 
 

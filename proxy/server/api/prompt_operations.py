@@ -38,7 +38,7 @@ class MoveBody(Struct):
 
 
 class RenderBody(Struct):
-    """`version` or `label`; without both the label `production`, or the newest version where there is none."""
+    """`version` or `label`; without both the label `production`, or the newest version if there is none."""
 
     variables: dict[str, Any] | None = None
     version: int | None = None
@@ -112,7 +112,7 @@ class PromptAnswer(TypedDict):
 
 
 class RenderedAnswer(TypedDict):
-    """`text`: of a version that was saved as a text."""
+    """`text`: for a version that was saved as a text."""
 
     object: str
     template_id: str
@@ -161,9 +161,7 @@ class ImportAnswer(TypedDict):
     imported: list[ImportedPrompt]
 
 
-_ETAG = {
-    "etag": "Counts the changes of the prompt. A change with `If-Match` is refused (412) if it has changed meanwhile."
-}
+_ETAG = {"etag": "Counts the changes of the prompt. A change with `If-Match` is refused (412) if it has changed since."}
 _READ = (400, 401, 404, 429, 503)
 _CHANGE = (400, 401, 403, 404, 409, 412, 413, 415, 503)
 _HEAD = {"200": {JSON: PromptHeadAnswer}}
@@ -187,7 +185,7 @@ PROMPTS: dict[tuple[str, str], Described] = {
         "Archives a prompt: it cannot be used any more, and stays readable.", _HEAD, headers=_ETAG, errors=_CHANGE
     ),
     ("POST", "/prompts/{prompt_id}/restore"): Described(
-        "Takes the archiving of a prompt back.", _HEAD, headers=_ETAG, errors=_CHANGE
+        "Restores an archived prompt.", _HEAD, headers=_ETAG, errors=_CHANGE
     ),
     **{
         ("POST", path): Described(
@@ -213,7 +211,7 @@ PROMPTS: dict[tuple[str, str], Described] = {
         "Archives one version. Its number is never used again.", _HEAD, headers=_ETAG, errors=_CHANGE
     ),
     ("GET", "/prompts/{prompt_id}/labels"): Described(
-        "The labels of a prompt, and where they were, latest first.",
+        "The labels of a prompt, and their moves, latest first.",
         {"200": {JSON: LabelsAnswer}},
         headers=_ETAG,
         errors=_READ,
@@ -231,7 +229,7 @@ PROMPTS: dict[tuple[str, str], Described] = {
         errors=(*_READ, 413, 415),
     ),
     ("GET", "/prompts/{prompt_id}/diff"): Described(
-        "What differs between two versions.", {"200": {JSON: DifferenceAnswer}}, query=DIFF, errors=_READ
+        "The differences between two versions.", {"200": {JSON: DifferenceAnswer}}, query=DIFF, errors=_READ
     ),
     ("GET", "/prompts/export"): Described(
         "All prompts with all versions as a YAML file.",
@@ -240,7 +238,7 @@ PROMPTS: dict[tuple[str, str], Described] = {
         errors=_READ,
     ),
     ("POST", "/prompts/import"): Described(
-        "Adds the prompts of a YAML file, all or none. What is there already stays as it is.",
+        "Adds the prompts of a YAML file, all or none. Existing versions stay unchanged.",
         {"200": {JSON: ImportAnswer}},
         errors=(400, 401, 403, 409, 413, 503),
     ),

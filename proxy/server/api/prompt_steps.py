@@ -20,15 +20,15 @@ from proxy.schema.prompts import PromptHead, PromptUse, PromptVersion
 from proxy.server.api.prompt_bodies import MAX_BODY, MOST_ROWS, check_usable, refused
 from proxy.storage.prompt_rows import PromptRefused, unknown_version
 
-MAX_FILE = 1_000_000  # bytes, as of every YAML file
-FILE_S = 60.0  # for one file, and those before it
-SLOW = 16  # checking a text takes that many times as long as decoding it
+MAX_FILE = 1_000_000  # bytes, as for every YAML file
+FILE_S = 60.0  # for one file, and those queued before it
+SLOW = 16  # checking a text takes this many times as long as decoding it
 Scores = Callable[[str], Awaitable[Mapping[int, float]]]
 T = TypeVar("T")
 
 
 class Rendered(Struct, frozen=True):
-    """A version with values in place of its variables. `label`: the one by which it was found."""
+    """A version with values in place of its variables. `label`: the one that led to it."""
 
     version: PromptVersion
     label: str | None
@@ -36,8 +36,8 @@ class Rendered(Struct, frozen=True):
 
 
 class PromptSteps:
-    """`lent` lends the prompts of the running server, `check_model` raises ProxyError for a model that a version cannot
-    name. `scores`: the performance of each version of a prompt that has outcomes, from 0 to 1.
+    """`lent` returns the prompts of the running server, `check_model` raises ProxyError for a model that a version
+    cannot name. `scores`: the performance of each version of a prompt that has outcomes, from 0 to 1.
     """
 
     def __init__(self, lent: Callable[[], StoredPrompts], check_model: Callable[[str], object], scores: Scores) -> None:
@@ -51,7 +51,7 @@ class PromptSteps:
         return self._lent()
 
     async def head(self, prompt: str) -> PromptHead:
-        """A prompt as it is now, archived or not. Raises ProxyError 404."""
+        """A prompt, read anew, archived or not. Raises ProxyError 404."""
         stored = self.stored
         found = (await stored.read(partial(stored.store.heads, [prompt]))).get(prompt)
         if found is None:
@@ -59,7 +59,7 @@ class PromptSteps:
         return found
 
     async def version_of(self, use: PromptUse) -> tuple[PromptHead, PromptVersion]:
-        """The version that is asked for, archived or not. Raises ProxyError 404."""
+        """The requested version, archived or not. Raises ProxyError 404."""
         head, stored = await self.head(use.id), self.stored
         number, _ = resolve(head, use)
         version = await stored.read(partial(stored.store.version, use.id, number))
@@ -68,7 +68,7 @@ class PromptSteps:
         return head, version
 
     async def render(self, use: PromptUse, size: int) -> Rendered:
-        """The messages of a version, off the event loop where that may take long. `size`: the bytes of the values.
+        """The messages of a version, off the event loop if that may take long. `size`: the bytes of the values.
 
         Raises BadRequest for wrong variables, and ProxyError 404 and 413.
         """
@@ -80,7 +80,7 @@ class PromptSteps:
         return Rendered(preset.version, label, messages)
 
     async def compare(self, before: PromptVersion, after: PromptVersion) -> Difference:
-        """What differs between two versions."""
+        """The differences between two versions."""
         size = SLOW * (len(encode(before.messages)) + len(encode(after.messages)))
         return await self.stored.off_loop.run(size, partial(difference, before, after))
 
@@ -90,7 +90,7 @@ class PromptSteps:
             return await self.stored.change(work, *prompts)
         except PromptRefused as error:
             if error.kind == "unknown" and prompts:
-                await self.head(prompts[0])  # raises 404, with the names that exist, where it is the prompt itself
+                await self.head(prompts[0])  # raises 404 with the existing names if the prompt itself is unknown
             raise refused(error) from None
 
     async def bring(self, data: bytes, by: str | None) -> dict[str, list[int]]:
@@ -118,5 +118,5 @@ class PromptSteps:
             self._check_model(version.model)
         except ProxyError as error:
             if error.status != 404:
-                return  # it exists, and may not be available now
+                return  # it exists, but may not be available now
             raise BadRequest(f"{prefix}model: {error.message}", param=f"{prefix}model") from None

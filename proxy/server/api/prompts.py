@@ -213,7 +213,7 @@ class Prompts:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     async def _checked(self, request: Asked, read: Callable[[Mapping[str, Any], int], T]) -> T:
-        """What `read` makes of the body, off the event loop where that may take long."""
+        """The result of `read` for the body, off the event loop if that may take long."""
         body, now_ns = await _bytes(request, MAX_BODY), time.time_ns()
         return await self._steps.stored.off_loop.run(SLOW * len(body), lambda: read(decode_object(body), now_ns))
 

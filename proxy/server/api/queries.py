@@ -109,7 +109,7 @@ def log_query(parameters: Mapping[str, str], caller: Caller) -> LogQuery:
 
 
 def log_answer(query: LogQuery, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The body of `/v1/requests`, of one row more than the page has if there are more."""
+    """The body of `/v1/requests`. `rows` has one row beyond the page if there are more."""
     page, has_more = rows[: query.limit], len(rows) > query.limit
     cursor = None
     if has_more:

@@ -40,7 +40,7 @@ from proxy.server.runtime import Runtime
 
 
 class Reads:
-    """What the reading routes need: the current runtime, when the server started, and the prices that savings are
+    """The reading routes. They need the current runtime, the start time of the server, and the prices that savings are
     measured against.
     """
 
@@ -50,14 +50,14 @@ class Reads:
         self._baseline = baseline
 
     async def _budget(self, caller: Caller) -> dict[str, Any] | None:
-        """The budget windows that a caller may look at: an admin sees all of them, and so does who needs no key."""
+        """The budget windows that a caller may see: all of them for an admin, and on a server without keys."""
         now_ns = time.time_ns()
         is_free = caller.admin or caller.key_id is None
         charges = self._live().budgets.of_caller(caller.key_id, every=is_free, now_ns=now_ns)
         return windows(charges, await self._live().ledger.read_spending(), now_ns) if charges else None
 
     async def _text(self, found: dict[str, Any]) -> dict[str, Any] | None:
-        """The prompt and the answer of a call, for a caller who may read its row and proved who it is with a key."""
+        """The prompt and the answer of a call, for a caller that may read its row and has authenticated with a key."""
         owner = found["key_id"]
         return None if owner is None else await self._live().texts.find(owner, found["id"])
 

@@ -1,4 +1,4 @@
-"""Performs I/O: what answers say in their headers, and how the frames of a stream are sent.
+"""Performs I/O: the headers of answers, and the sending of a stream's frames.
 
 The gate `HEADERS_SENT` is here: after it an error is the last frame.
 """
@@ -25,7 +25,7 @@ PING_S = 15
 
 
 class Frames(Protocol):
-    """Where the frames of a stream are read."""
+    """The source of a stream's frames."""
 
     async def wait(self, timeout_s: float) -> bool: ...
     async def read(self) -> bytes: ...
@@ -33,12 +33,12 @@ class Frames(Protocol):
 
 class FrameStream(EventSourceResponse):
     """An event stream of complete frames, without sse-starlette's watchers: the frames include the pings, the call's
-    owner notices a client that leaves, and the server drains streams when it stops.
+    owner notices a client that disconnects, and the server drains streams when it stops.
     """
 
     def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         super().__init__(frames, headers=headers)
-        del self.headers["connection"]  # left to the server: sse-starlette says keep-alive to every client
+        del self.headers["connection"]  # left to the server: sse-starlette sends keep-alive to every client
 
     async def send(self, send: Any) -> None:
         async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
@@ -46,7 +46,7 @@ class FrameStream(EventSourceResponse):
 
 
 async def send_stream(send: Send, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
-    """An event stream. The headers leave with the first frame."""
+    """An event stream. The headers are sent with the first frame."""
     await FrameStream(frames, safe_headers({**NO_STORE, **headers})).send(cast(Any, send))
 
 
@@ -74,7 +74,7 @@ async def frames_of(
 
 
 async def cut_short(frames: AsyncGenerator[bytes, None], writer: CutShort, send: Send) -> AsyncGenerator[bytes, None]:
-    """The same frames; where the stream failed, our own server aborts the connection behind the last one."""
+    """The same frames; if the stream failed, our own server aborts the connection after the last one."""
     async with aclosing(frames):
         async for frame in frames:
             yield frame
@@ -106,7 +106,7 @@ def identity_of(version: str, call: Call) -> dict[str, str]:
 
 def facts_of(version: str, call: Call) -> dict[str, str]:
     """The headers whose values are known at the first byte of an answer."""
-    if not call.attempts:  # an ensemble tells of its progress before anybody is asked
+    if not call.attempts:  # an ensemble reports progress before any model is asked
         return identity_of(version, call) | call.limit_headers
     attempt = call.answering
     known = {

@@ -1,4 +1,4 @@
-"""Performs I/O: reads a request's body under a cap, and watches for the client to leave."""
+"""Performs I/O: reads a request's body under a cap, and watches for the client to disconnect."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from proxy.server.http1.refusal import overloaded
 LINGER_S = 1.0
 LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
 MAX_INFLATED_BYTES = 256 * 1024 * 1024
-_SMALL_BYTES = 16 * 1024  # a compressed body that is tried on the loop
-_AT_ONCE_BYTES = 256 * 1024  # what it may grow into there: about a millisecond
+_SMALL_BYTES = 16 * 1024  # a compressed body up to this size is decompressed on the loop
+_AT_ONCE_BYTES = 256 * 1024  # the size it may grow to there: about a millisecond
 _THREADS = 2
 
 
@@ -29,10 +29,10 @@ class ClientGone(Exception):
 
 
 class BodyTooLarge(ProxyError):
-    """413, and the connection ends: the rest of the body is not wanted."""
+    """413, and the connection is closed: the rest of the body is not read."""
 
     def __init__(self, max_bytes: int) -> None:
-        message = f"The body is larger than {max_bytes / (1024 * 1024):g} MB. Raise server.max_body_mb if it has to be."
+        message = f"The body is larger than {max_bytes / (1024 * 1024):g} MB. Raise server.max_body_mb to allow this."
         super().__init__(message, status=413, code="request_too_large", headers={"connection": "close"})
 
 
@@ -50,7 +50,7 @@ class Bodies:
         self._turns = asyncio.Semaphore(_THREADS)
 
     async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
-        """The whole body of a request, decompressed. Raises ProxyError, once what it has to be rid of is discarded, and
+        """The whole body of a request, decompressed. Raises ProxyError, after discarding what remains, and
         ClientGone.
         """
         try:
@@ -61,16 +61,14 @@ class Bodies:
         return await self.inflated(body, headers["content-encoding"]) if "content-encoding" in headers else body
 
     async def inflated(self, body: bytes, header: str) -> bytes:
-        """The body behind this content-encoding. Belongs to the task that serves the request, whose end frees it."""
+        """The body without this content-encoding. The end of the task that serves the request frees it."""
         if (encoding := encoding_of(header)) is None:
             return body
         try:
             grown = await self._grown(body, encoding)
         except TooMuch:
             megabytes = self.max_bytes / (1024 * 1024)
-            message = (
-                f"The decompressed body is larger than {megabytes:g} MB. Raise server.max_body_mb if it has to be."
-            )
+            message = f"The decompressed body is larger than {megabytes:g} MB. Raise server.max_body_mb to allow this."
             raise ProxyError(message, status=413, code="request_too_large") from None
         self.inflated_bytes += len(grown)
         if (task := asyncio.current_task()) is not None:
@@ -92,7 +90,7 @@ class Bodies:
         self.inflated_bytes -= size
 
     def _full(self) -> ProxyError:
-        message = "The bodies of other requests fill the memory meant for them. Try again in a moment."
+        message = "Other requests use all the memory for bodies. Try again in a moment."
         return overloaded(message)
 
 
@@ -101,7 +99,7 @@ async def read_body(
 ) -> bytes:
     """The body as it was sent, at most `max_bytes` of it.
 
-    Raises ProxyError 413 as soon as it is known to be larger, 415 for another kind.
+    Raises ProxyError 413 as soon as it is known to be larger, 415 for another type.
     """
     kind = headers.get("content-type", "application/json")
     if kind != "application/json":
@@ -131,8 +129,8 @@ async def read_body(
 
 
 async def discard_rest(receive: Receive, max_bytes: int) -> None:
-    """Reads on for a moment, `max_bytes` at most: a connection that closes with bytes unread is reset, and a client
-    that looks for its answer only after its last byte would not find it.
+    """Reads on for a moment, `max_bytes` at most: a connection closed with unread bytes is reset, and a client
+    that reads its answer only after sending its last byte would lose it.
     """
     try:
         async with asyncio.timeout(LINGER_S):
@@ -146,11 +144,12 @@ async def discard_rest(receive: Receive, max_bytes: int) -> None:
 
 
 class Places:
-    """How many requests are served at once. One more than `limit` is refused: a client in a queue that grows faster
-    than it is served gets no answer at all. Taken once the body is here, so that half a request holds no place.
+    """Limits the requests served at once. One more than `limit` is refused: in a queue that grows faster than it is
+    served, clients would get no answer at all. A place is taken once the body has arrived, so that half a request
+    holds none.
 
-    `paths`: those of the endpoints that call models, whose requests are refused at their head while all places are
-    taken, before anything is read or checked.
+    `paths`: those of the endpoints that call models, whose requests are refused at their head while all places
+    are taken, before anything is read or checked.
     """
 
     def __init__(self, limit: int, paths: Iterable[str] = ()) -> None:
@@ -161,7 +160,7 @@ class Places:
         self._full = {path: in_dialect(path, full) for path in paths}
 
     def refusal(self, method: str, path: str, coming: int = 0) -> ProxyError | None:
-        """Why a request is refused at its head; None: it is not. `coming`: others are about to take so many places."""
+        """Why a request is refused at its head; None: it is not. `coming`: the places that others are about to take."""
         if self.taken + coming < self.limit or method != "POST" or (full := self._full.get(path)) is None:
             return None
         self.refused += 1
@@ -177,14 +176,14 @@ class Places:
         self.taken -= 1
 
     def _error(self) -> ProxyError:
-        message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
+        message = f"The proxy is already serving {self.limit} requests (server.max_in_flight). Try again in a moment."
         return overloaded(message)
 
 
 class LeaveWatch:
-    """Calls `on_gone` when the client leaves while the block runs.
+    """Calls `on_gone` if the client disconnects while the block runs.
 
-    Our own protocol calls back at once. Under another ASGI server `receive` has to tell, which takes a task.
+    Our own protocol calls back at once. Under another ASGI server this takes a task that awaits `receive`.
     """
 
     def __init__(self, scope: Scope, receive: Receive, on_gone: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
-"""Performs I/O: calls that several clients share: one buys the answer, its repeats join or get it again.
+"""Performs I/O: calls that several clients share: one request pays for the answer, its repeats join or get a replay.
 
-The call runs in a task of its own, so that it can outlive the client that began it. Every client, the first one too,
+The call runs in a task of its own, so that it can outlive the client that began it. Every client, including the first,
 reads the recording of the call.
 """
 
@@ -40,13 +40,13 @@ from proxy.server.api.replies import (
 from proxy.server.api.request import LeaveWatch, Places
 from proxy.server.http1.peer import EXTENSION, Peer, peer_of
 
-_PIECE_BYTES = 64 * 1024  # of a kept stream, sent while the client reads
+_PIECE_BYTES = 64 * 1024  # of a replayed stream, sent while the client reads
 _NO_COST = {"x-proxy-cost-usd": "0.000000000"}
-_OF_THE_CALL = ("x-request-id", "x-ratelimit-")  # headers that are not those of a repeat
+_OF_THE_CALL = ("x-request-id", "x-ratelimit-")  # headers that a repeat does not get
 
 
 class Live(Protocol):
-    """What a call needs of the running configuration."""
+    """The parts of the running configuration that a call needs."""
 
     @property
     def pipeline(self) -> Pipeline: ...
@@ -57,7 +57,7 @@ class Live(Protocol):
 
 
 class Asked(Struct):
-    """One request; its `body` is dropped once it is read, since the answer may take minutes."""
+    """One request; its `body` is dropped once it is read, because the answer may take minutes."""
 
     call_id: str
     caller: Caller
@@ -111,12 +111,12 @@ class SharedCalls:
                     await answer.send(peer_of(scope) if alone else Peer(), send)
             finally:
                 reader.leave()
-                if buying is not None and not buying.done():  # the call keeps the place that its client leaves
+                if buying is not None and not buying.done():  # the call keeps its place after its client disconnects
                     kept = place.pop_all()
                     buying.add_done_callback(lambda _: kept.close())
 
     async def _buy(self, recording: Recording, asked: Asked) -> None:
-        """Fills the recording: with a kept answer, or by a call."""
+        """Fills the recording with a stored answer or from a call."""
         replays, answer = self._replays(), None
         try:
             with self._live() as live:  # as long as the call runs, also across a reload
@@ -135,7 +135,7 @@ class SharedCalls:
             await replays.end(recording, answer)
 
     async def _call(self, pipeline: Pipeline, recording: Recording, asked: Asked) -> KeptAnswer | None:
-        """Runs the call to its end. The answer, if it is complete."""
+        """Runs the call to its end. Returns the answer, if it is complete."""
         if recording.lost_call is not None:
             self._log.warning("answer_lost", request_id=asked.call_id, lost_call=recording.lost_call)
         headers = without_patience(asked.headers)
@@ -151,7 +151,7 @@ class SharedCalls:
         return _told(call, shown, b"" if recording.is_too_large else recording.body())
 
     def note(self, asked: Asked, recording: Recording, started: float, failed: BaseException | None) -> None:
-        """The row, the log line and the count of a repeat. It has no attempt and costs nothing."""
+        """Writes the row, the log line and the count of a repeat. It has no attempt and costs nothing."""
         kept, running = recording.kept, recording.running
         if kept is None and running is not None:
             kept = _told(running.call, {}, b"")
@@ -191,14 +191,14 @@ class SharedCalls:
     async def stream(
         self, send: Send, recording: Recording, reader: Reader, headers: Mapping[str, str], *, aborts: bool
     ) -> None:
-        """Sends the frames of a call in flight. `headers`: what the answer says beside the facts of the call.
-        `aborts`: the server can abort a connection.
+        """Sends the frames of a call in flight. `headers`: those in addition to the facts of the call. `aborts`:
+        the server can abort a connection.
         """
         if recording.running is None:
             raise RuntimeError("the call does not run")
         call, writer = recording.running.call, recording.running.writer
         is_begun = await reader.wait(self._headers_after_s)
-        first = await reader.read() if is_begun else writer.keep_alive  # headers leave with the first frame
+        first = await reader.read() if is_begun else writer.keep_alive  # headers are sent with the first frame
         known = facts_of(recording.version, call) if is_begun else identity_of(recording.version, call)
         frames = frames_of(first, reader, call, writer, self._log)
         if isinstance(writer, CutShort) and aborts:
@@ -207,7 +207,7 @@ class SharedCalls:
 
 
 class _Answer:
-    """What one client gets of a recording."""
+    """One client's answer from a recording."""
 
     def __init__(self, calls: SharedCalls, asked: Asked, recording: Recording, reader: Reader, is_repeat: bool) -> None:
         self._calls = calls
@@ -229,7 +229,7 @@ class _Answer:
             await self._send(peer, send)
             if self._reader.has_left:
                 failed = ClientLeft()
-            elif self._recording.error is not None:  # told in the last frame
+            elif self._recording.error is not None:  # reported in the last frame
                 failed = self._recording.error
         except BaseException as error:
             failed = error
@@ -257,7 +257,7 @@ class _Answer:
             await _send_whole(peer, send, _merged(headers, self._marks()), body)
 
     def _marks(self) -> dict[str, str]:
-        """The headers that say whether the answer was bought for this request."""
+        """The headers that show whether the answer was paid for by this request."""
         recording, share = self._recording, self._recording.share
         marks = {"x-request-id": self._asked.call_id}
         if share.bypasses_cache:
@@ -277,7 +277,7 @@ class _Answer:
 
 
 async def _send_whole(peer: Peer, send: Send, headers: Mapping[str, str], body: bytes) -> None:
-    """In one write where the server has one."""
+    """Sends a whole answer, in one write if the server supports that."""
     if not peer.answer(header_lines(headers), body):
         await send_json(send, 200, body, headers)
 
@@ -288,14 +288,14 @@ async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _merged(known: Mapping[str, str], marks: Mapping[str, str]) -> dict[str, str]:
-    """The facts of the call and what this answer says. A repeat leaves out what is the first client's own."""
+    """The facts of the call plus the marks of this answer. A repeat omits headers that belong to the first client."""
     if "x-proxy-replay-of" in marks:
         known = {name: value for name, value in known.items() if not name.startswith(_OF_THE_CALL)}
     return {**known, **marks}
 
 
 def _told(call: Call, headers: dict[str, str], body: bytes) -> KeptAnswer:
-    """What a repeat gets of a call, and what its row takes from it."""
+    """The answer of a call as a repeat gets it, with the values for the repeat's row."""
     answering = call.answering.deployment if call.attempts else None
     return KeptAnswer(
         call.id,
@@ -310,7 +310,7 @@ def _told(call: Call, headers: dict[str, str], body: bytes) -> KeptAnswer:
 
 
 def _labels(asked: Asked, kept: KeptAnswer) -> Labels:
-    """Those in the headers of this request, else those of the first, whose body is the same."""
+    """The labels in the headers of this request, else those of the first, which has the same body."""
     own = labels(asked.format.unread(kept.requested), asked.headers)
     return kept.labels if own == NO_LABELS else own
 

@@ -1,4 +1,4 @@
-"""Values: the operations of site templates, as the OpenAPI document describes them."""
+"""Values: the routes of site templates for the OpenAPI document."""
 
 from __future__ import annotations
 

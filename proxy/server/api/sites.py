@@ -73,7 +73,7 @@ def site_routes(sites: Callable[[], Matcher]) -> list[HTTPRouteHandler]:
 
 
 def found_in(catalog: Catalog, given: dict[str, str]) -> dict[str, Site]:
-    """The sites that pass the filters. Raises BadRequest that names the filter."""
+    """The sites that pass the filters. Raises BadRequest, which names the filter."""
     category, sign_in, javascript = given.get("category"), given.get("sign_in"), given.get("javascript")
     if category is not None and category not in catalog.categories:
         raise BadRequest(f"category: expected one of {', '.join(catalog.categories)}.", param="category")

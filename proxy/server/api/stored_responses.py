@@ -1,5 +1,5 @@
-"""Performs I/O: `/v1/responses/{id}`: no Response is stored here, and each of these routes says so; `compact` and
-`input_tokens` are OpenAI's own.
+"""Performs I/O: `/v1/responses/{id}`: the error of each route for stored Responses, because none is stored here;
+`compact` and `input_tokens` are OpenAI's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stored_response_routes() -> list[HTTPRouteHandler]:
 
     @post(_PATHS, role="key", sync_to_thread=False)
     def act(response_id: FromPath[str]) -> None:
-        message = f"There is no POST /responses/{response_id[:64]} here; POST /responses answers, and takes no id."
+        message = f"There is no POST /responses/{response_id[:64]}. Use POST /responses, without an id."
         raise ProxyError(message, status=404, code="not_found")
 
     return [read, forget, input_items, act]

@@ -117,7 +117,7 @@ def completion_id(call: Call) -> str:
 def decode_chat(body: bytes, translated: dict[str, Any] | None = None, stored: PromptUse | None = None) -> ChatRequest:
     """Decodes and checks a chat request. Raises BadRequest, which names the field.
 
-    `translated`: its fields, where `body` is of another endpoint, and `stored` the prompt that it asks for.
+    `translated`: its fields if `body` belongs to another endpoint; `stored`: the stored prompt that it uses.
     """
     fields = request_fields(body, KNOWN_FIELDS) if translated is None else translated
     if translated is None and ("messages" in fields or "input" not in fields):

@@ -15,7 +15,7 @@ from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.usage import Usage
 
-_MAX_CHOICES = 128  # OpenAI's `n` at most
+_MAX_CHOICES = 128  # OpenAI's maximum of `n`
 
 
 DONE = b"data: [DONE]\n\n"

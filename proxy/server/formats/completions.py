@@ -1,7 +1,7 @@
 """Translates: `/v1/completions`, OpenAI's older endpoint: each prompt becomes a chat of one user message.
 
-A server that has this endpoint gets the body as it came. Where another answers, what only a completion model could do
-(`echo`, `suffix`, token ids) is refused by name, and so are fields of chats that have no place in this answer. Shapes:
+A server that has this endpoint gets the body unchanged. If another one answers, features that need a completion model
+(`echo`, `suffix`, token ids) are refused by name, and so are fields of chats without a place in this answer. Shapes:
 the `openai` package 3.57, November 2026.
 """
 
@@ -31,12 +31,12 @@ from proxy.server.formats.chat_answer import DONE, sse
 from proxy.server.formats.stored_prompt import taken
 
 _CHATS = "/v1/chat/completions"
-UNLIKELY = -9999.0  # what vendors say of a token without a log probability
+UNLIKELY = -9999.0  # vendors' value for a token without a log probability
 
 
 class CompletionBody(Struct, frozen=True):
-    """The fields of a completion request. Options of chats that change no shape, such as `reasoning_effort`, go with
-    them.
+    """The fields of a completion request. Options of chats that do not change the shape, such as `reasoning_effort`,
+    are passed on.
     """
 
     model: str
@@ -60,7 +60,7 @@ OF_CHATS = (
     *("messages", "input", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"),
     *("response_format", "top_logprobs", "modalities", "audio"),
 )
-_LACKED = tuple(name for name in OF_CHATS if name != "response_format")  # of a stored prompt, which answers in text
+_LACKED = tuple(name for name in OF_CHATS if name != "response_format")  # in stored prompts: answers are text
 _OWN = ("prompt", "best_of", "echo", "logprobs", "suffix")
 _KNOWN = (KNOWN_FIELDS - set(OF_CHATS)) | set(_OWN)
 _ORIGINS = Origins([Origin("prompt", content="")], fields={"messages": "prompt", "max_completion_tokens": "max_tokens"})
@@ -68,7 +68,7 @@ _ONLY_COMPLETIONS = {
     "echo": "way to repeat the prompt: put it in front of the answer yourself",
     "suffix": "way to fill in between two texts: ask for that in the prompt",
 }
-_BESIDE = ("reasoning_content", "annotations")  # members of an answer that old clients do not know
+_BESIDE = ("reasoning_content", "annotations")  # members of an answer that older clients do not know
 _FINISHES = ("stop", "length", "content_filter")
 
 
@@ -86,7 +86,7 @@ def decode_completion(body: bytes) -> ChatRequest:
     choices = questions * (view.n or 1)
     if choices > MAX_CHOICES:
         name = "n" if len(prompts) == 1 else "prompt"
-        message = f"{name}: expected at most {MAX_CHOICES} choices in all, got {choices}: each prompt has n of them."
+        message = f"{name}: expected at most {MAX_CHOICES} choices in total, got {choices}: each prompt has n of them."
         raise BadRequest(message, param=name)
     if stored is not None and len(prompts) > 1:
         raise BadRequest("prompt: expected one text beside a stored prompt.", param="prompt")
@@ -101,7 +101,7 @@ def decode_completion(body: bytes) -> ChatRequest:
 
 
 def _taken(fields: dict[str, Any]) -> tuple[dict[str, Any], PromptUse | None]:
-    """The fields, and the stored prompt: an object in the field that else has the text, or the model's name."""
+    """The fields, and the stored prompt: an object in place of the text in `prompt`, or the model's name."""
     text = fields.get("prompt")
     asked = {name: value for name, value in fields.items() if name != "prompt"}
     asked, stored = taken(asked | {"prompt": text} if isinstance(text, dict) else asked, own="prompt")
@@ -111,7 +111,7 @@ def _taken(fields: dict[str, Any]) -> tuple[dict[str, Any], PromptUse | None]:
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
-    """Each a text, or the ids of its tokens."""
+    """The prompts, each a text or a list of token ids."""
     is_one = isinstance(given, str) or _is_ids(given)
     prompts: list[Any] = [given] if is_one else given
     if not prompts:
@@ -130,19 +130,19 @@ def _is_ids(prompt: Any) -> bool:
 
 
 def _text_of(prompt: str | list[int]) -> str:
-    """Ids only count here: they are never sent as a text."""
+    """The text to count. Token ids only count: they are never sent as text."""
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 
 def _refuse(view: CompletionBody) -> None:
-    """Refuses what the proxy would have to choose among, and pay for."""
+    """Refuses `best_of`: the proxy would have to pay for answers and choose among them."""
     if view.best_of not in (None, view.n or 1):
         message = "best_of: not supported: the proxy does not choose among answers. Use `n`."
         raise BadRequest(message, param="best_of", code="unsupported_parameter")
 
 
 def _native(body: bytes, fields: dict[str, Any], view: CompletionBody, prompts: list[str | list[int]]) -> NativeBody:
-    """The body for a server that has the endpoint. What only such a server does is refused by the others."""
+    """The body for a server that has the endpoint. Features of such a server only are refused by others."""
     only_here = {name: what for name, what in _ONLY_COMPLETIONS.items() if getattr(view, name)}
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
@@ -234,7 +234,7 @@ class TextWriter:
         return b"".join(frames) + DONE
 
     def error(self, error: ProxyError) -> bytes:
-        """No finish_reason and no `[DONE]` come after it."""
+        """The last frame of a failed stream, without finish_reason and `[DONE]`."""
         return sse(error.body())
 
     def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
@@ -246,7 +246,7 @@ def _head(call: Call, model: str) -> dict[str, Any]:
 
 
 def _choice(index: int, said: Any, reason: str | None, tokens: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A choice of a whole answer or of a chunk. A refusal is its text; reasoning and sources stand beside it."""
+    """A choice of a whole answer or of a chunk. A refusal becomes its text; reasoning and sources are beside it."""
     text = (said.get("content") or "") + (said.get("refusal") or "")
     beside = {name: said[name] for name in _BESIDE if said.get(name)}
     return {"text": text, "index": index, "logprobs": tokens, "finish_reason": reason, **beside}
@@ -254,7 +254,7 @@ def _choice(index: int, said: Any, reason: str | None, tokens: dict[str, Any] | 
 
 def old_logprobs(found: Any, offset: int = 0) -> dict[str, Any] | None:
     """The log probabilities of a chat answer in the shape of this endpoint. `offset`: characters before them. The first
-    token of a prompt that is repeated has none.
+    token of a repeated prompt has none.
     """
     content = mapping(found).get("content")
     if not isinstance(content, list):

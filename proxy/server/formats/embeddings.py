@@ -22,7 +22,7 @@ from proxy.server.formats.body import check_model, in_range, request_fields, vie
 MAX_INPUTS = 2048  # OpenAI's own limit
 MAX_DIMENSIONS = 65_536
 _FORMATS = ("float", "base64")
-_SLICE = 48 * 1024  # numbers that are encoded at once: a multiple of 3, so that no padding stands in between
+_SLICE = 48 * 1024  # numbers encoded at once: a multiple of 3, so that no padding comes in between
 
 
 class EmbeddingsBody(Struct, frozen=True):
@@ -99,7 +99,7 @@ class EmbeddingsFormat:
         ]
         usage = without_output(call.usage())
         model = call.answering.deployment.name
-        named = {"id": f"embd-{call.id}", "object": "list"}  # Mistral's SDK wants an id
+        named = {"id": f"embd-{call.id}", "object": "list"}  # Mistral's SDK requires an id
         body = {**named, "data": data, "model": model, "usage": usage, **trace(call)}
         return encode_sized(body, call.answer_bytes)
 

@@ -108,7 +108,7 @@ class CohereRerankFormat(RerankFormat):
         return encode({**body, **trace(call)})
 
     def error(self, error: ProxyError) -> bytes:
-        """Cohere's errors are a message; OpenAI's fields stand beside it."""
+        """The error's body. Cohere's errors are a message; OpenAI's fields are added beside it."""
         return encode({"message": error.message, **error.body()})
 
 

@@ -1,4 +1,4 @@
-"""Translates: the stored prompt that a body of any chat endpoint asks for."""
+"""Translates: the body of any chat endpoint into the stored prompt that it uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.schema.prompts import PREFIX, PromptUse
 
 def taken(fields: dict[str, Any], own: str = "messages") -> tuple[dict[str, Any], PromptUse | None]:
     """The fields without the stored prompt, and the prompt. `own`: the field of the client's own messages, which may be
-    missing then, as the model may. Nearly all requests have none: their fields come back as they are.
+    missing then, as the model may. Nearly all requests have none: their fields are returned unchanged.
 
     Raises BadRequest, which names the field.
     """

@@ -1,4 +1,4 @@
-"""HTTP/1.1 towards clients, under uvicorn: connections with limits, requests, and a signal when a client leaves."""
+"""Performs I/O: HTTP/1.1 towards clients, under uvicorn: connections with limits, and a signal when a client leaves."""
 
 from proxy.server.http1.connections import Connections, Limits
 from proxy.server.http1.peer import Peer, peer_of

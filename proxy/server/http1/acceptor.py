@@ -1,8 +1,8 @@
 """Performs I/O: accepts connections, many in one turn of the event loop.
 
-libuv accepts one connection a turn. Under overload turns are long and many wait, so calls and `/livez` took seconds to
-be accepted. While requests are refused at their heads, a new connection whose small request is already here in whole is
-refused on its bare socket: a transport and a protocol would cost the processor as much again.
+libuv accepts one connection per turn. Under overload turns are long and many connections wait, so calls and `/livez`
+took seconds to be accepted. While requests are refused at their heads, a new connection whose small request has fully
+arrived is refused on its bare socket: a transport and a protocol would double the processor time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from proxy.server.http1.protocol import HTTP1Protocol
 from proxy.server.http1.refusal import WHOLE_MAX, whole_post
 
 _PER_TURN = 256
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # to join the flags each time takes longer than to look
-# Of a last answer: it leaves together with the end of the connection, in one segment.
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # joining the flags each time would take longer than the peek
+# For a last answer, which is sent with the end of the connection in one segment.
 _WITH_END = int(socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0))
-_RETRY_S = 0.1  # where accepting fails: the process has no descriptor left, or the system no memory
+_RETRY_S = 0.1  # if accepting fails because the process has no descriptor left, or the system no memory
 
 
 class Loop(uvloop.Loop):
-    """uvicorn's usual event loop, but its server on a given socket is an `Acceptor`."""
+    """uvicorn's usual event loop, except that its server on a given socket is an `Acceptor`."""
 
     async def create_server(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
         sock = options.get("sock")
@@ -45,7 +45,7 @@ class Acceptor:
     ) -> None:
         self._loop = loop
         self._protocol_factory = protocol_factory
-        self._front = protocol_factory()  # has no connection; it lends what all protocols share
+        self._front = protocol_factory()  # has no connection; it holds what all protocols share
         self._listener = listener
         self._rested: set[_Rested] = set()
         self._opening: set[asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]] = set()
@@ -56,7 +56,7 @@ class Acceptor:
         self._listen()
 
     def close(self) -> None:
-        """Accepts no more, and closes the connections that uvicorn does not know."""
+        """Stops accepting, and closes the connections that uvicorn does not know."""
         self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -65,7 +65,7 @@ class Acceptor:
             rested.evict()
 
     async def wait_closed(self) -> None:
-        """There is nothing to wait for: uvicorn waits for its connections itself."""
+        """Does nothing: uvicorn waits for its connections itself."""
 
     def _listen(self) -> None:
         self._loop.add_reader(self._listener.fileno(), self._accept)
@@ -75,7 +75,7 @@ class Acceptor:
         sheds = self._front.connections.sheds(now)
         for _ in range(_PER_TURN):
             try:
-                # `accept` would spend as much again on the enums of the new socket's kind.
+                # `accept` would take twice as long because of the enums of the new socket's kind.
                 descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):
                 return
@@ -89,7 +89,9 @@ class Acceptor:
                 self._open(sock, protocol)
 
     def _let_in(self, sock: socket.socket, now: float) -> HTTP1Protocol | None:
-        """None: the request, which is here in whole, is refused. Otherwise all its bytes stay in the socket."""
+        """The protocol of an admitted connection, whose bytes stay in the socket; None: its whole request is
+        refused.
+        """
         try:
             data = sock.recv(WHOLE_MAX, _PEEK)
         except OSError:
@@ -111,9 +113,9 @@ class Acceptor:
         keep_alive = keep_alive and connections.has_room and connections.resting.has_room
         answer = connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive)
         try:
-            sock.recv(size)  # to close with bytes unread would reset the connection
+            sock.recv(size)  # closing with unread bytes would reset the connection
             sock.send(answer, socket.MSG_DONTWAIT if keep_alive else _WITH_END)
-        except OSError:  # the client has left
+        except OSError:  # the client has disconnected
             keep_alive = False
         if keep_alive:
             self._rested.add(_Rested(sock, connections, self._end_rest))
@@ -139,12 +141,12 @@ class Acceptor:
         if task.cancelled() or task.exception() is not None:
             protocol.connections.remove(protocol)
         elif self._is_closed:
-            protocol.shutdown()  # it came too late for uvicorn to tell it
+            protocol.shutdown()  # it came too late for uvicorn to notify it
 
 
 class _Rested:
     """A kept connection whose request was refused on its bare socket; the next one is not read for a moment. Most
-    clients have left by then. `ended` is called with the socket of one that has not.
+    clients have disconnected by then. `ended` is called with the socket of one that has not.
     """
 
     __slots__ = ("_connections", "_ended", "_is_closed", "_sock")
@@ -185,7 +187,7 @@ class _Rested:
         self._ended(self, None)
 
     def overdue(self, now: float, limits: Limits) -> None:
-        """Its rest has an end of its own."""
+        """Does nothing: its rest ends by itself."""
 
     def refuse_body(self) -> None:
-        """It has none."""
+        """Does nothing: there is no body."""

@@ -1,5 +1,5 @@
-"""Orchestrates: every connection of this process: how many there may be, how long each may wait, and how many bytes of
-request bodies are held in memory.
+"""Orchestrates: all connections of this process: their number, how long each may wait, and the bytes of request bodies
+in memory.
 
 One timer serves them all. A connection states what it waits for; `overdue` decides.
 """
@@ -24,7 +24,7 @@ _TRIM_BYTES = 16 * 1024 * 1024  # after this many bytes were freed, the allocato
 
 
 class Limits(Struct, frozen=True):
-    """Seconds and bytes. `idle_s`: a connection between two requests; `send_s`: a reader that takes nothing."""
+    """Seconds and bytes. `idle_s`: a connection between two requests; `send_s`: a client that reads nothing."""
 
     head_s: float = 10.0
     body_s: float = 30.0  # without a byte
@@ -32,23 +32,23 @@ class Limits(Struct, frozen=True):
     idle_s: float = 75.0  # longer than the idle time-outs of clients' pools, so that they close first
     send_s: float = 30.0
     linger_s: float = 1.0
-    sweep_s: float = 0.5  # how precise all of them are
+    sweep_s: float = 0.5  # the precision of all these times
     connections: int = 4096
     body_bytes: int = 256 * 1024 * 1024  # of all requests together, until their answers are complete
 
 
 class Connection(Protocol):
-    """What is asked of a connection."""
+    """The interface of a connection."""
 
     @property
     def unfinished_bytes(self) -> int:
-        """Of the body that is being read."""
+        """Bytes of the body that is being read."""
 
     def overdue(self, now: float, limits: Limits) -> None:
-        """Closes itself if what it waits for is late."""
+        """Closes the connection if it has waited too long."""
 
     def evict(self) -> None:
-        """Makes room for others."""
+        """Closes the connection to make room for others."""
 
     def refuse_body(self) -> None:
         """Answers 503 instead of reading on."""
@@ -64,8 +64,8 @@ class Counters(Struct):
 
 
 class Connections:
-    """All connections of one process. `shed` returns why a request (method, path) is refused at its head, given how
-    many requests are `coming`.
+    """All connections of one process. `shed` returns why a request (method, path) is refused at its head, given
+    the number of requests that are `coming`.
     """
 
     def __init__(
@@ -75,8 +75,9 @@ class Connections:
     ) -> None:
         self.limits = limits or Limits()
         self._shed = shed
-        # Under overload, those whose whole request is let in and not with its handler yet. Without them, all requests
-        # of one turn of the loop would see the same free place, and be refused after what a refusal is to save.
+        # Under overload, connections whose whole request is admitted but not with its handler yet. Without them, all
+        # requests of one turn of the loop would see the same free place, and be refused only after the work that a
+        # refusal should save.
         self._coming: set[Connection] = set()
         self.shed_at = -math.inf  # the loop's time when a request was last refused at its head
         self.counters = Counters()
@@ -84,7 +85,7 @@ class Connections:
         self.refusals = RefusalWriter()
         self.resting = Resting()
         self._all: dict[Connection, None] = {}
-        # Both in order of age: who has not sent a whole head yet, and who is between two requests.
+        # Both in order of age: connections without a whole head yet, and connections between two requests.
         self._silent: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
         self._freed = 0
@@ -94,7 +95,7 @@ class Connections:
         return len(self._all)
 
     def read(self) -> dict[str, float]:
-        """For metrics, by family."""
+        """The values for metrics, by family."""
         return {
             "mmproxy_connections": len(self._all),
             "mmproxy_body_bytes": self.body_bytes,
@@ -106,11 +107,11 @@ class Connections:
 
     @property
     def has_room(self) -> bool:
-        """For one more connection without evicting another."""
+        """True if one more connection fits without evicting another."""
         return len(self._all) < self.limits.connections
 
     def shed(self, method: str, path: str, connection: Connection | None = None) -> ProxyError | None:
-        """Why a request is refused at its head; None: it is not, or was let in already."""
+        """Why a request is refused at its head; None: it is not, or was already admitted."""
         return None if connection in self._coming else self._shed(method, path, len(self._coming))
 
     def sheds(self, now: float) -> bool:
@@ -118,15 +119,15 @@ class Connections:
         return now - self.shed_at < _SHEDS_S
 
     def expect(self, connection: Connection) -> None:
-        """Its whole request is let in. `arrived` follows, or `remove`."""
+        """Records that its whole request is admitted. `arrived` or `remove` follows."""
         self._coming.add(connection)
 
     def arrived(self, connection: object) -> None:
-        """Its request is with its handler."""
+        """Records that its request is with its handler."""
         self._coming.discard(connection)
 
     def add(self, connection: Connection) -> bool:
-        """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
+        """Adds a connection; the one idle for the longest time makes room. False: there is no room."""
         if not self.has_room:
             victim = next(iter(self._silent), None) or next(iter(self._idle), None) or self._largest_unfinished()
             if victim is None:
@@ -139,7 +140,7 @@ class Connections:
         return True
 
     def add_idle(self, connection: Connection) -> None:
-        """One whose first request is answered already. Only while it `has_room`."""
+        """Adds one whose first request is already answered. Only while it `has_room`."""
         self._idle[connection] = None
         self._enter(connection)
 
@@ -149,25 +150,25 @@ class Connections:
             self._timer = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
 
     def remove(self, connection: Connection) -> None:
-        """It is closed, or about to be."""
+        """Removes a connection that is closed, or about to be."""
         self._all.pop(connection, None)
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
         self._coming.discard(connection)
 
     def note_busy(self, connection: Connection) -> None:
-        """It has sent a whole head."""
+        """Records that it has sent a whole head."""
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
 
     def note_idle(self, connection: Connection) -> None:
-        """Its last request is answered."""
+        """Records that its last request is answered."""
         if connection in self._all:
             self._idle[connection] = None
 
     def hold(self, size: int) -> None:
-        """Counts bytes of a body. Beyond the limit the largest unfinished body goes, so that a few slow ones cannot
-        keep out all others.
+        """Counts bytes of a body. Beyond the limit the largest unfinished body is refused, so that a few slow ones
+        cannot block all others.
         """
         self.body_bytes += size
         while self.body_bytes > self.limits.body_bytes:
@@ -178,7 +179,7 @@ class Connections:
             largest.refuse_body()
 
     def release(self, size: int) -> None:
-        """The bytes of a body whose request has ended."""
+        """Releases the bytes of a body whose request has ended."""
         self.body_bytes -= size
         self._freed += size
 
@@ -198,7 +199,7 @@ class Connections:
 
 
 def connections_of(state: MutableMapping[str, Any]) -> Connections:
-    """Those that the application lent in its lifespan state; without any, unshared ones with the usual limits."""
+    """The connections from the application's lifespan state; without any, unshared ones with default limits."""
     found = state.get(STATE)
     if found is None:
         found = state[STATE] = Connections()

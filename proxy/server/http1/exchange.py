@@ -19,13 +19,13 @@ from proxy.server.http1.peer import Peer
 ABORT = "http.response.abort"  # our own ASGI message: close the connection without the end of the answer
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
 _JOINED_BYTES = 64 * 1024  # a longer body is not copied
-_SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop; asyncio copies what the socket does not take
+_SLICE_BYTES = 1024 * 1024  # of a body sent in one turn of the loop; asyncio copies what the socket does not accept
 _NO_BODY = (204, 304)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Wire(Protocol):
-    """What an exchange asks of its connection."""
+    """An exchange's interface to its connection."""
 
     transport: asyncio.Transport
     connections: Connections
@@ -56,27 +56,27 @@ class Exchange:
         self.peer = Peer(self.answer)
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
-        self.starts_early = expects_continue  # the application may refuse the body, or has to ask for it
+        self.starts_early = expects_continue  # the application may refuse the body, or must ask for it
         self.task: asyncio.Task[None] | None = None
-        self.whole = False  # the request's last byte is here
-        self.started = False  # the answer's first byte has left
-        self.complete = False  # the answer's last byte has left
+        self.whole = False  # the request's last byte has arrived
+        self.started = False  # the answer's first byte has been sent
+        self.complete = False  # the answer's last byte has been sent
         self.returned = False  # the application has returned
         self.size = 0  # bytes of the body so far
         self._wire = wire
         self._is_head = scope["method"] == "HEAD"
         self._chunked = False
         self._event_stream = False
-        self._left: int | None = None  # bytes of the answer's body that its length still promises
+        self._left: int | None = None  # bytes of the answer's body that are missing from its declared length
         self._pieces: list[bytes] = []
         self._unread = 0
         self._is_read = False  # the application has the whole body
-        self._news: asyncio.Event | None = None  # made for whoever waits
+        self._news: asyncio.Event | None = None  # created for a waiter
 
     # --- called by the connection ---
 
     def feed(self, piece: bytes) -> bool:
-        """A piece of the body. False: nobody will read it, so it is dropped."""
+        """Adds a piece of the body. False: it is dropped, because nothing will read it."""
         if self.complete or self.returned:
             return False
         self.size += len(piece)
@@ -88,7 +88,7 @@ class Exchange:
         return True
 
     def end(self) -> None:
-        """The request is whole."""
+        """Records that the request is whole."""
         self.whole = True
         self._notify()
 
@@ -98,7 +98,7 @@ class Exchange:
         return self.whole or self.starts_early or self._unread > UNREAD_MAX
 
     def leave(self) -> None:
-        """The client is gone."""
+        """Records that the client is gone."""
         self.peer.leave()
         self._notify()
 
@@ -124,11 +124,11 @@ class Exchange:
                 await self._cut(ProxyError("Internal error.", status=500, code="internal_error"))
         self.returned = True
         self._pieces.clear()
-        if not self.complete:  # nobody is there to read the rest
+        if not self.complete:  # no reader is left for the rest
             self._wire.close()
 
     async def _cut(self, error: ProxyError) -> None:
-        """Ends an unfinished answer with an error, where its format has a place for one."""
+        """Ends an unfinished answer with an error, if its format allows one."""
         if self.complete or self._wire.transport.is_closing():
             return
         self.keep_alive = False
@@ -137,12 +137,14 @@ class Exchange:
         if not self.started:
             self.answer_at_once(error.status, body)
         elif self._event_stream and self._left is None:
-            is_openais = shown is error  # the clients of others take any end of a stream for the end of an answer
+            is_openais = shown is error  # clients of other formats take any end of a stream for the end of an answer
             frame = b"data: " if is_openais else b"event: error\ndata: "
             self._write_body(frame + body + b"\n\n", more=not is_openais)
 
     async def receive(self) -> Any:
-        """ASGI: the next piece of the body, then `http.disconnect` when the client leaves or the answer is complete."""
+        """ASGI: the next piece of the body, then `http.disconnect` when the client disconnects or the answer
+        is complete.
+        """
         if self.expects_continue and not self.started:
             self._wire.write(_CONTINUE)
         self.expects_continue = False
@@ -170,7 +172,7 @@ class Exchange:
         """ASGI: the head, then the body. Waits while the client does not read."""
         await self._wire.drained()
         if self._wire.transport.is_closing():
-            await asyncio.sleep(0)  # who always has something to send must let the loop report the loss
+            await asyncio.sleep(0)  # a sender that never waits must let the loop report the disconnect
             return
         kind = message["type"]
         if not self.started and kind == "http.response.start":
@@ -180,7 +182,7 @@ class Exchange:
             if len(body) > _SLICE_BYTES:
                 body = await self._write_slices(memoryview(body))
             self._write_body(body, more=more)  # dropped by a connection that is closing
-            if more:  # before the application makes the next piece, not when it has it
+            if more:  # before the application produces the next piece, not after
                 await self._wire.drained()
         elif kind == ABORT:
             self.leave()
@@ -189,7 +191,9 @@ class Exchange:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
     async def _write_slices(self, body: memoryview) -> memoryview:
-        """Writes a large body but for the last slice, which it returns; all that is left if the client is gone."""
+        """Writes a large body except for the last slice, which it returns; if the client is gone, returns all
+        the rest.
+        """
         while len(body) > _SLICE_BYTES and not self._wire.transport.is_closing():
             self._write_body(body[:_SLICE_BYTES], more=True)
             body = body[_SLICE_BYTES:]
@@ -197,7 +201,7 @@ class Exchange:
         return body
 
     def answer(self, lines: bytes, body: bytes) -> bool:
-        """`Peer.answer`. What ASGI messages cost is a tenth of a short call."""
+        """`Peer.answer`. ASGI messages would cost a tenth of a short call."""
         wire = self._wire
         if self.started or self._is_head or len(body) > _SLICE_BYTES or not wire.is_writable:
             return False
@@ -244,7 +248,7 @@ class Exchange:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
             else:
-                self.keep_alive = False  # an HTTP/1.0 client knows no chunks: the end of the connection is the end
+                self.keep_alive = False  # HTTP/1.0 has no chunks: the end of the connection is the end of the answer
         if not self.keep_alive and not says_close:
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)

@@ -5,9 +5,9 @@
     ...
     forget()
 
-A client has left when its connection is lost, and already when it closes its sending half: `close()` and
-`shutdown(SHUT_WR)` look the same until something is written, and a request that waits for a provider writes nothing
-for seconds. nginx decides the same way. A handler that registers no callback can still answer a half-closed connection.
+A client counts as gone when its connection is lost, and also when it closes its sending half: `close()` and
+`shutdown(SHUT_WR)` look the same until something is written, and a request that waits for a provider writes nothing for
+seconds. nginx does the same. A handler that registers no callback can still answer a half-closed connection.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Peer:
     """One request's client. Its callbacks run at most once, and never after the answer is complete.
 
     `answer(lines, body)` sends a whole 200 answer in one write, without ASGI's two messages; `lines` are all its
-    headers but `content-length` and those of the server. False: it cannot, so the answer goes by ASGI.
+    headers except `content-length` and those of the server. False: it cannot, and the answer must use ASGI.
     """
 
     __slots__ = ("_callbacks", "answer", "gone")
@@ -40,7 +40,9 @@ class Peer:
         self._callbacks: list[Callback] | None = None
 
     def on_disconnect(self, callback: Callback) -> Callback:
-        """Runs `callback` when the client leaves; at once if it has left. Returns a function that takes it back."""
+        """Runs `callback` when the client disconnects; at once if it has. Returns a function that removes the
+        callback.
+        """
         if self.gone:
             callback()
         elif self._callbacks is None:
@@ -63,9 +65,9 @@ class Peer:
                 structlog.get_logger("http1").exception("disconnect_callback_failed")
 
     def close(self) -> None:
-        """Called by the protocol once the answer is complete: leaving no longer matters."""
+        """Called by the protocol once the answer is complete: a disconnect no longer matters."""
         self._callbacks = None
-        self.answer = _no_answer  # which knows its exchange, and that its peer
+        self.answer = _no_answer  # breaks the reference cycle of peer and exchange
 
     def _forget(self, callback: Callback) -> None:
         if self._callbacks is not None and callback in self._callbacks:
@@ -73,6 +75,6 @@ class Peer:
 
 
 def peer_of(scope: Mapping[str, Any]) -> Peer:
-    """The client of this request. Under another ASGI server, a client that never leaves: `receive` has to tell."""
+    """The client of this request. Under another ASGI server, one that never leaves: only `receive` reports it."""
     peer = (scope.get("extensions") or {}).get(EXTENSION)
     return peer if isinstance(peer, Peer) else Peer()

@@ -1,8 +1,8 @@
 """Performs I/O: one connection, as an asyncio protocol under uvicorn's server.
 
-    bytes -RequestReader-> Exchange, Exchange, ...   answered one after the other, in the order they came
+    bytes -RequestReader-> Exchange, Exchange, ...   answered one at a time, in order of arrival
 
-uvicorn's own protocol waits without end for heads, bodies and readers, and does not notice every client that leaves.
+uvicorn's own protocol waits forever for heads, bodies and readers, and does not notice every client that disconnects.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from proxy.server.http1.reading import Reading
 from proxy.server.http1.refusal import overloaded
 from proxy.server.http1.system import prepared
 
-_PIPELINED_MAX = 16  # requests ahead of the one that is answered
+_PIPELINED_MAX = 16  # requests queued after the one being answered
 _DISCARD_MAX = 1024 * 1024  # of a refused body, so that its connection stays usable
-_LINGER_MAX = 64 * 1024 * 1024  # behind the last answer of a connection
+_LINGER_MAX = 64 * 1024 * 1024  # discarded after the last answer of a connection
 _BURST_MAX = 64 * 1024  # bytes written before the loop turns
 
 
@@ -48,17 +48,17 @@ class HTTP1Protocol(asyncio.Protocol):
         self._server = server_state
         self.connections: Connections = connections_of(app_state)
         self._reader = RequestReader(self)
-        self._exchanges: deque[Exchange] = deque()  # in the order they came; the first is being answered
+        self._exchanges: deque[Exchange] = deque()  # in order of arrival; the first is being answered
         self._receiving: Exchange | None = None  # whose body is being read
         self._last_error: ProxyError | None = None  # to be sent once all exchanges are answered
-        self._lingers_until: float | None = None  # everything is sent, what comes is discarded
+        self._lingers_until: float | None = None  # everything is sent, and further input is discarded
         self._lingered = 0
-        self._is_broken = False  # what follows on this connection is no request
-        self._has_begun = False  # a part of a head is here
-        self._origin: dict[str, Any] = {}  # what the scopes of all requests share
-        self._refusal: ProxyError | None = None  # of the request that is being read; to be sent
-        self._is_refused = False  # the rest of a refused request still comes
-        self._writable: asyncio.Event | None = None  # made while the client does not read
+        self._is_broken = False  # further input on this connection is not a request
+        self._has_begun = False  # part of a head has arrived
+        self._origin: dict[str, Any] = {}  # the common part of all requests' scopes
+        self._refusal: ProxyError | None = None  # of the request being read; not sent yet
+        self._is_refused = False  # the rest of a refused request is still arriving
+        self._writable: asyncio.Event | None = None  # exists while the client does not read
         self.is_used = False  # it has had a request
         self._burst = 0
         self._written = self._taken = 0  # bytes handed to the transport, and to the kernel
@@ -70,7 +70,7 @@ class HTTP1Protocol(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """The client takes what is written, as far as anybody knows."""
+        """True if the client reads what is written, as far as known."""
         return self._writable is None and not self.transport.is_closing()
 
     # --- asyncio ---
@@ -91,7 +91,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._drop_exchanges()
 
     def eof_received(self) -> bool:
-        """The client sends no more. Requests that are here in whole are answered, unless their handlers mind."""
+        """The client sends no more. Requests that have fully arrived are answered, unless their handlers give up."""
         self._reader.done = True
         if self._receiving is not None or not self._exchanges:
             return False  # closes the transport
@@ -171,7 +171,7 @@ class HTTP1Protocol(asyncio.Protocol):
     # --- answering ---
 
     def _send_refusal(self, error: ProxyError, *, is_whole: bool) -> None:
-        """Answers the request that is being read, which has no scope, exchange or task."""
+        """Refuses the request that is being read, which has no scope, exchange or task."""
         self._refusal, self._is_refused = None, not is_whole
         self._server.total_requests += 1
         self.connections.shed_at = self._last_byte
@@ -194,7 +194,7 @@ class HTTP1Protocol(asyncio.Protocol):
             exchange.task.add_done_callback(self._server.tasks.discard)
 
     def answered(self, exchange: Exchange) -> None:
-        """The last byte of an answer has left. Goes on with the next request, or waits for one."""
+        """The last byte of an answer has been sent. Continues with the next request, or waits for one."""
         self._server.total_requests += 1
         self._release(exchange)
         if exchange in self._exchanges:
@@ -217,14 +217,14 @@ class HTTP1Protocol(asyncio.Protocol):
         exchange.answer_error(error, raw_headers(headers))
 
     def _refuse(self, error: ProxyError) -> None:
-        """Answers with an error behind what is still being answered, and reads no further request."""
+        """Sends an error after the answers in progress, and reads no further request."""
         self._reader.done = self._is_broken = True
         broken, self._receiving = self._receiving, None
         if broken is not None:
             broken.leave()
             self._release(broken)
             if broken.started and not broken.complete:
-                self.transport.abort()  # in the middle of its answer there is no place for an error
+                self.transport.abort()  # an unfinished answer has no place for an error
                 return
             if broken in self._exchanges:
                 self._exchanges.remove(broken)
@@ -234,8 +234,8 @@ class HTTP1Protocol(asyncio.Protocol):
             self._answer(Exchange(self, _NO_REQUEST), error)
 
     def _finish(self) -> None:
-        """Closes once everything is sent. With bytes unread that would be a reset, and a client that looks for its
-        answer only behind its own last byte would not find it: so what still comes is read for a moment.
+        """Closes once everything is sent. With unread bytes that would be a reset, and a client that reads its answer
+        only after its own last byte would lose it: so further input is read for a moment.
         """
         lingers = self._receiving is not None or self._is_refused or self._is_broken
         self._drop_exchanges()
@@ -267,8 +267,8 @@ class HTTP1Protocol(asyncio.Protocol):
             self.transport.write(data)
 
     async def drained(self) -> None:
-        """Returns once the client reads again, or is gone. uvloop writes, and sees that the client does not read, only
-        when the loop turns: so an application that has always something to send lets it turn.
+        """Returns once the client reads again, or is gone. uvloop writes, and notices that the client does not read,
+        only when the loop turns: so an application that never waits must let it turn.
         """
         if self._burst > _BURST_MAX:
             self._burst = 0
@@ -298,7 +298,7 @@ class HTTP1Protocol(asyncio.Protocol):
         return 0 if receiving is None or receiving.complete else receiving.size
 
     def overdue(self, now: float, limits: Limits) -> None:
-        """Closes the connection if what it waits for is late."""
+        """Closes the connection if it has waited too long."""
         if self._is_stuck(now, limits):
             self.connections.counters.timed_out += 1
             self.transport.abort()
@@ -321,7 +321,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._refuse(ProxyError(message, status=408, code="request_timeout"))
 
     def _is_stuck(self, now: float, limits: Limits) -> bool:
-        """True if the client has taken nothing of what waits for it."""
+        """True if the client has read nothing of the pending output."""
         unsent = self.transport.get_write_buffer_size()
         taken = self._written - unsent
         if not unsent or taken != self._taken:
@@ -329,16 +329,16 @@ class HTTP1Protocol(asyncio.Protocol):
         return now - self._taken_at > limits.send_s
 
     def evict(self) -> None:
-        """At once and without an answer: to linger would keep the descriptor that others need."""
+        """Closes at once, without an answer: lingering would keep the descriptor that others need."""
         self._reader.done = True
         self._drop_exchanges()
         self.transport.abort()
 
     def refuse_body(self) -> None:
-        self._refuse(overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))
+        self._refuse(overloaded("Other requests use all the memory for bodies. Try again in a moment."))
 
     def shutdown(self) -> None:
-        """The server is stopping: answers what is there and closes."""
+        """The server is stopping: answers the pending requests and closes."""
         if not self._exchanges:
             self.transport.close()
         else:

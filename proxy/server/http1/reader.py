@@ -1,8 +1,8 @@
 """Translates: the bytes of one connection into requests. It reads no socket and no clock.
 
-httptools parses. Added here: an `Upgrade` is ignored (RFC 9110, 7.8) where httptools ends the message at its head, so
-that the body would be read as the next request; heads and chunk framing have limits; trailers are no headers; and the
-transfer codings are only those that are decoded.
+httptools parses. Added here: an `Upgrade` is ignored (RFC 9110, 7.8), because httptools would end the message at its
+head and read the body as the next request; heads and chunk framing have limits; trailers do not count as headers; and
+only transfer codings that are decoded are accepted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from proxy.schema.errors import ProxyError
 
-MAX_HEAD_BYTES = 64 * 1024  # more than the guard allows: what it can refuse, it refuses
-_MAX_FRAMING_BYTES = 64 * 1024  # of chunk sizes, extensions and trailers, beside 16 for each byte of the body
+MAX_HEAD_BYTES = 64 * 1024  # more than the guard allows, so that the guard refuses what it can
+_MAX_FRAMING_BYTES = 64 * 1024  # of chunk sizes, extensions and trailers, plus 16 for each byte of the body
 _OF_BODIES = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # headers
 
 
@@ -36,12 +36,12 @@ class Head(Struct, frozen=True):
 
     def may_be_refused_alone(self, most: int) -> bool:
         """True if its connection stays usable when the body is discarded: it is short, and sure to come. A client that
-        asks before it sends it need not do so once it is refused (RFC 9110, 10.1.1).
+        asks before sending it need not send it once refused (RFC 9110, 10.1.1).
         """
         return self.keep_alive and not self.expects_continue and self.length is not None and self.length <= most
 
     def scope(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """As ASGI wants it. `origin`: what is the same for all requests of a connection."""
+        """The request in ASGI's form. `origin`: the common part of all requests of a connection."""
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -59,7 +59,7 @@ class Head(Struct, frozen=True):
 
 
 class Events(Protocol):
-    """Who is told of the requests. For each: `begin`, `head`, `body` as often as pieces come, `end`."""
+    """The receiver of requests. For each: `begin`, `head`, `body` for each piece, `end`."""
 
     def begin(self) -> None: ...
     def head(self, head: Head) -> None: ...
@@ -68,7 +68,7 @@ class Events(Protocol):
 
 
 class _Refused(Exception):
-    """Ends the parsing from within a callback of httptools, which hides the error that it is given."""
+    """Ends the parsing from within a callback of httptools, which hides the error raised in it."""
 
 
 _OURS = (_Refused, httptools.HttpParserInvalidURLError, UnicodeDecodeError)
@@ -93,7 +93,7 @@ class RequestReader:
         self._head_bytes = self._wire_bytes = self._body_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Reads on. Raises ProxyError for what is not a request. Bytes behind the last request are dropped."""
+        """Parses more bytes. Raises ProxyError for anything but a request. Bytes after the last request are dropped."""
         if self.done:
             return
         self._has_ended = False
@@ -107,7 +107,7 @@ class RequestReader:
             if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(inner, _OURS):
                 raise (inner or error) from None  # a bug of ours is not the client's fault
             raise self._error or _refusal(400, "This is not an HTTP/1.1 request.") from None
-        if self._in_head and not self._has_ended:  # a head in the middle of a read is counted from the next read on
+        if self._in_head and not self._has_ended:  # a head that starts within a read is counted from the next read on
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.done = True
@@ -128,7 +128,7 @@ class RequestReader:
                 self._resume()
 
     def _resume(self) -> None:
-        """Puts a new parser behind the head of a request that asked for an upgrade."""
+        """Starts a new parser after the head of a request that asked for an upgrade."""
         self._parser = httptools.HttpRequestParser(self)
         if self._in_body:
             framing = b"transfer-encoding: chunked" if self._length is None else b"content-length: %d" % self._length
@@ -162,7 +162,7 @@ class RequestReader:
         version = "1.1" if self._parser.get_http_version() == "1.1" else "1.0"
         method = self._parser.get_method().decode("ascii")
         if method == "CONNECT":
-            self._refuse(405, "This is no proxy for CONNECT.")
+            self._refuse(405, "CONNECT is not supported.")
         expects_continue = False
         self._length = 0
         for name, value in self._headers:
@@ -211,11 +211,11 @@ class RequestReader:
 
     def _check_coding(self, value: bytes, version: str) -> None:
         if version != "1.1":
-            self._refuse(400, "HTTP/1.0 knows no Transfer-Encoding.")
+            self._refuse(400, "HTTP/1.0 has no Transfer-Encoding.")
         if self._length is None:
             self._refuse(400, "Send one Transfer-Encoding.")
         if value.strip().lower() != b"chunked":
-            self._refuse(501, "The only Transfer-Encoding that is decoded here is `chunked`.")
+            self._refuse(501, "The only supported Transfer-Encoding is `chunked`.")
         self._length = None
 
     def _refuse(self, status: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Performs I/O: pauses the reading of one connection, and asks the kernel meanwhile whether its client has left."""
+"""Performs I/O: pauses the reading of one connection, and polls the kernel for a disconnect in the meantime."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from collections.abc import Callable
 from proxy.server.http1.system import has_hung_up
 
 REFUSALS_PER_SECOND = 1000  # about a twentieth of a processor
-MAX_REST_S = 1.0  # what Retry-After says
-_WAKE_S = 0.02  # connections are read again in groups: to wait for each alone would cost as much as its refusal
+MAX_REST_S = 1.0  # the value of Retry-After
+_WAKE_S = 0.02  # connections are resumed in groups: a timer for each would cost as much as its refusal
 _LOOK_S = 0.1
 
 
 class Resting:
-    """The connections that were refused and are not read for a moment, in the order in which they came."""
+    """Connections that were refused and are not read for a moment, in order of arrival."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[float, Callable[[], object]]] = deque()
 
     @property
     def has_room(self) -> bool:
-        """For one that can be read again within MAX_REST_S. Clients that open a connection for each request leave as
-        soon as they are refused: more of their connections would only cost memory.
+        """True if one more can be resumed within MAX_REST_S. Clients that open a connection for each request disconnect
+        once refused: more of their connections would only cost memory.
         """
         return len(self._queue) < REFUSALS_PER_SECOND * MAX_REST_S
 
     def add(self, resume: Callable[[], object]) -> None:
-        """Calls `resume` later: the more wait, the later."""
+        """Calls `resume` later; the delay grows with the number of connections."""
         loop = asyncio.get_running_loop()
         if not self._queue:
             loop.call_later(_WAKE_S, self._wake, loop)
@@ -55,12 +55,12 @@ class Reading:
         self._loop = asyncio.get_running_loop()
 
     def pause(self) -> None:
-        """There is too much to read ahead of the application."""
+        """Pauses because too much is read ahead of the application."""
         if self._pause():
             self._loop.call_later(_LOOK_S, self._look)
 
     def resume(self) -> bool:
-        """True where it was paused."""
+        """Resumes reading. True if it was paused."""
         if not self.is_paused or self._transport.is_closing():
             return False
         self.is_paused = False
@@ -68,8 +68,8 @@ class Reading:
         return True
 
     def rest(self) -> None:
-        """Leaves the next request of a client that was refused in its socket for a moment: clients that do not wait
-        would use up the processor with their refusals.
+        """Leaves the next request of a refused client in its socket for a moment: clients that do not wait would use up
+        the processor with their refusals.
         """
         if self._pause():
             self._resting.add(self.resume)

@@ -1,5 +1,5 @@
-"""Translates: refusals at the head of a request into bytes. Under overload they are most of the answers, so all of one
-that repeats is encoded once, and a new connection's request is looked at only as far as its refusal needs.
+"""Translates: refusals at the head of a request into bytes. Under overload they are most of the answers, so a repeated
+one is encoded only once, and a new connection's request is parsed only as far as its refusal needs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from proxy.server.api.answers import NO_STORE, new_id, raw_headers
 WHOLE_MAX = 64 * 1024  # bytes of a request that `whole_post` recognises
 _CLOSE = b"connection: close\r\n"
 _POST = re.compile(rb"POST (/[\w/.-]+) HTTP/1\.1\r\n")
-# What says where a request ends and whether another may follow, and lines that continue one.
+# Headers that determine the end of a request and whether another may follow, and continuation lines.
 _FIELDS = re.compile(
     rb"\n(content-length|connection|transfer-encoding|expect|upgrade|[ \t])[ \t]*:?[ \t]*([^\r\n]*)", re.I
 )
 
 
 def overloaded(message: str) -> ProxyError:
-    """The error of a request that is refused for want of room."""
+    """The error of a request that is refused because of overload."""
     return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
 
 
@@ -57,14 +57,14 @@ class RefusalWriter:
 
 
 class WholePost(NamedTuple):
-    """A POST of which nothing is missing."""
+    """A complete POST."""
 
     path: str
     keep_alive: bool
 
 
 def whole_post(data: bytes) -> WholePost | None:
-    """The one request that `data` beyond doubt is, from its first to its last byte. None: something for the reader."""
+    """The single request that `data` certainly is, from its first to its last byte. None: the reader must decide."""
     head, end, body = data.partition(b"\r\n\r\n")
     post = _POST.match(head)
     if not end or post is None:

@@ -1,4 +1,4 @@
-"""Performs I/O: what is asked of the operating system: memory, descriptors and sockets."""
+"""Performs I/O: calls to the operating system about memory, descriptors and sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import Any
 
 _UNSENT_MAX = 64 * 1024
-_WRITE_MAX = 16 * 1024  # bytes that wait for the kernel before the application has to wait
+_WRITE_MAX = 16 * 1024  # bytes waiting for the kernel before the application must wait
 
 
 def give_back() -> None:
-    """Returns freed memory. glibc keeps pages between others that are in use: 40 bodies of 30 MB left 1.1 GB behind.
+    """Returns freed memory. glibc keeps free pages between used ones: 40 bodies of 30 MB left 1.1 GB behind.
     With another C library this does nothing.
     """
     trim = _trim()
@@ -34,7 +34,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def most_connections(max_in_flight: int) -> int:
-    """As many as this process has descriptors for, less one for each call's upstream and some for files."""
+    """The number of connections that the descriptors allow, minus one for each call's upstream and some for files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 65_536
@@ -43,9 +43,9 @@ def most_connections(max_in_flight: int) -> int:
 
 
 def prepared(transport: asyncio.Transport) -> dict[str, Any]:
-    """Bounds what waits to be sent; returns what ASGI's scopes say of the connection.
+    """Bounds the unsent bytes; returns the facts about the connection for ASGI's scopes.
 
-    Each question to the transport costs a system call, so only a connection that gets further than a refusal asks.
+    Each query of the transport costs a system call, so only connections that are not refused make it.
     """
     transport.set_write_buffer_limits(high=_WRITE_MAX)
     if (sock := transport.get_extra_info("socket")) is not None:
@@ -59,14 +59,14 @@ def prepared(transport: asyncio.Transport) -> dict[str, Any]:
 
 
 def limit_unsent(sock: socket.socket) -> None:
-    """The kernel takes no more than this ahead of what the client has room for, so that back-pressure reaches us."""
+    """Limits the bytes that the kernel buffers beyond the client's window, so that back-pressure reaches us."""
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         with suppress(OSError):  # no TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
 
 
 def has_hung_up(sock: socket.socket) -> bool:
-    """True once the other side sends no more, even behind bytes that nobody has read. Linux only."""
+    """True once the other side sends no more, even if there are unread bytes. Linux only."""
     hang_up = getattr(select, "POLLRDHUP", None)
     if hang_up is None:
         return False

@@ -1,1 +1,1 @@
-"""OpenTelemetry: a span for each call and each attempt, and metrics, sent by OTLP over HTTP. The extra `otel`."""
+"""Performs I/O: OpenTelemetry: a span for each call and attempt, and metrics, by OTLP over HTTP. The extra `otel`."""

@@ -1,7 +1,7 @@
 """Translates: calls and attempts into attributes of spans and metrics, named by the GenAI semantic conventions.
 
-No text of prompts or answers. On metrics, only values that the configuration names, and fixed words: nobody outside can
-grow the number of series.
+No text of prompts or answers. Metrics only have values that the configuration names, and fixed words: clients
+cannot increase the number of series.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxy.server.metrics import labels_of
 Value = str | int | float | bool
 Attributes = dict[str, Value]
 
-MAX_TEXT = 256  # characters of what a client or a vendor chose
+MAX_TEXT = 256  # characters of text that a client or a vendor chose
 _INT64 = range(-(2**63), 2**63)
 _NUMBERS = {
     "temperature": ai.GEN_AI_REQUEST_TEMPERATURE,
@@ -38,7 +38,7 @@ _NUMBERS = {
 
 
 class Where(Struct, frozen=True):
-    """What one configuration says: the `provider/model` names that it knows, and each provider's attributes."""
+    """Facts of one configuration: the `provider/model` names that it knows, and each provider's attributes."""
 
     configured: frozenset[str] = frozenset()
     providers: dict[str, Attributes] = {}
@@ -56,7 +56,7 @@ def provider_attributes(name: str, provider: Provider, endpoint: Endpoint) -> At
 
 
 def shown(text: str) -> str:
-    """Text that can be sent: one bad string would cost its whole batch."""
+    """Text that can be sent: one bad string would lose its whole batch."""
     return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
@@ -67,7 +67,7 @@ def operation(request: AnyRequest) -> str:
 
 
 def call_span(call: Call, end: CallEnd) -> Attributes:
-    """The server's span. `mmproxy.cost_usd` is missing where a price is unknown."""
+    """The server's span. `mmproxy.cost_usd` is missing if a price is unknown."""
     request, fields = call.request, call.request.fields
     found: Attributes = {
         ai.GEN_AI_OPERATION_NAME: operation(request),
@@ -132,7 +132,7 @@ def attempt_span(call: Call, attempt: Attempt, where: Where) -> Attributes:
 
 
 def measured(call: Call, attempt: Attempt, where: Where) -> Attributes:
-    """Of metrics: the attributes of what one attempt took and used."""
+    """The attributes for metrics of one attempt's duration and usage."""
     provider, model = labels_of(where.configured, attempt.deployment.name)
     found: Attributes = {
         ai.GEN_AI_OPERATION_NAME: operation(call.request),
@@ -146,14 +146,14 @@ def measured(call: Call, attempt: Attempt, where: Where) -> Attributes:
 
 
 def failure(outcome: Outcome, status: int | None) -> Mapping[str, Value]:
-    """Of metrics: the kind of an error; nothing if there was none."""
+    """The attribute for metrics with the kind of an error; empty if there was none."""
     if _error(None, outcome) is None:
         return {}
     return {error_attributes.ERROR_TYPE: str(status) if status is not None and status >= 400 else str(outcome)}
 
 
 def _error(code: str | None, outcome: Outcome) -> str | None:
-    """None also where somebody else ended it: the client, or a better answer."""
+    """The error's type; None if there was none, or if the client or a faster answer ended the attempt."""
     if outcome in (Outcome.OK, Outcome.CLIENT_CLOSED, Outcome.CANCELLED):
         return None
     return code or str(outcome)

@@ -1,4 +1,4 @@
-"""Orchestrates: telemetry from the start of a server to its end. Whatever goes wrong with it, the server serves."""
+"""Orchestrates: telemetry from the start of a server to its end. Its failures never affect the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proxy.server.telemetry.recording import Telemetry
     from proxy.server.telemetry.sdk import Exports
 
-LAST_S = 3.0  # to send what is left when the server ends
+LAST_S = 3.0  # to send remaining data when the server ends
 MISSING = 'the extra is not installed: pip install "multi-model-proxy[otel]"'
 
 
@@ -24,9 +24,9 @@ MISSING = 'the extra is not installed: pip install "multi-model-proxy[otel]"'
 async def exporting(
     signals: Signals, log: FilteringBoundLogger, last_s: float = LAST_S
 ) -> AsyncGenerator[Telemetry | None, None]:
-    """What records calls until the end of the block; None: nothing is exported, or it cannot be, and the log says why.
+    """Records calls until the end of the block; None: nothing is exported, or it cannot be, for a logged reason.
 
-    Then what is left is sent, within `last_s`.
+    At the end the remaining data is sent, within `last_s`.
     """
     for problem in signals.problems:
         log.warning("telemetry_off", reason=problem)
@@ -54,7 +54,7 @@ def _started(signals: Signals, log: FilteringBoundLogger) -> Exports | None:
 
 
 async def _close(exports: Exports, log: FilteringBoundLogger, last_s: float) -> None:
-    """In threads that nobody waits for afterwards: a collector may hang."""
+    """Closes in threads that are not joined afterwards, because a collector may hang."""
     closing = [DaemonThread("telemetry-end", last_s).run(close) for close in exports.closers]
     for failed in await asyncio.gather(*closing, return_exceptions=True):
         if isinstance(failed, Exception):

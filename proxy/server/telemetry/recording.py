@@ -46,10 +46,10 @@ class Trace:
     def __init__(self, span: Span, started_ns: int) -> None:
         self.span = span
         self.started_ns = started_ns
-        self.attempts: dict[str, Span] = {}  # those whose ids a provider was told
+        self.attempts: dict[str, Span] = {}  # those whose ids were sent to a provider
 
     def at(self, seconds: float) -> int:
-        """Unix nanoseconds, of seconds since the call began."""
+        """Unix nanoseconds for a time in seconds since the call began."""
         return self.started_ns + int(seconds * 1e9)
 
 
@@ -98,7 +98,7 @@ class Telemetry:
         return trace
 
     def headers(self, attempt_id: str) -> Mapping[str, str]:
-        """The headers that hand the trace on to a provider."""
+        """The headers that pass the trace on to a provider."""
         try:
             return self._headers(attempt_id)
         except Exception:
@@ -116,7 +116,7 @@ class Telemetry:
         return headers
 
     def note_end(self, where: Where, call: Call, end: CallEnd) -> None:
-        """One call that ended, with all its attempts."""
+        """Records an ended call with all its attempts."""
         try:
             if isinstance(call.trace, Trace):
                 self._end_spans(where, call, end, call.trace)

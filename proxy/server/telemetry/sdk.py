@@ -1,6 +1,6 @@
 """Performs I/O: sends spans and metrics by OTLP over HTTP, from threads of the SDK, which read the OTEL_* variables.
 
-What waits to be sent is bounded (OTEL_BSP_MAX_QUEUE_SIZE), and so is what is read of a collector's answer.
+The queue is bounded (OTEL_BSP_MAX_QUEUE_SIZE), and so are the bytes read of a collector's answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 
 
 class Collector(requests.Session):
-    """Connections to a collector. As for providers, the environment names no proxy and no password."""
+    """Connections to a collector. As for providers, no proxy and no password come from the environment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,9 @@ class Collector(requests.Session):
 
 
 class Seldom(logging.Filter):
-    """Lets each message of a logger through once in SELDOM_S: a collector that is down says the same all day."""
+    """Lets each message of a logger through once in SELDOM_S: a collector that is down causes the same
+    message all day.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class Seldom(logging.Filter):
 
 
 class Exports:
-    """The SDK's providers of one process, and what records with them."""
+    """The SDK's providers of one process, and their recorder."""
 
     def __init__(self, processor: SpanProcessor | None, reader: MetricReader | None, log: FilteringBoundLogger) -> None:
         about = resource()
@@ -93,7 +95,9 @@ class Exports:
 
     @property
     def closers(self) -> tuple[Callable[[], object], ...]:
-        """Each sends what is left of one signal, and stops. They block for as long as the collector makes them wait."""
+        """Functions that each send the remaining data of one signal, and stop. They block as long as the
+        collector does.
+        """
         return tuple(self._closers)
 
 

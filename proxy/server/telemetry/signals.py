@@ -1,4 +1,4 @@
-"""Translates: the standard OTEL_* variables into what is exported. Their other settings are read by the SDK."""
+"""Translates: the standard OTEL_* variables into the signals to export. The SDK reads their other settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPOKEN = "http/protobuf"
 
 
 class Signals(Struct, frozen=True):
-    """What to export. `problems`: why something that was asked for is not."""
+    """What to export. `problems`: why a requested signal is not exported."""
 
     traces: bool = False
     metrics: bool = False
@@ -24,7 +24,7 @@ class Signals(Struct, frozen=True):
 
 
 def signals(environ: Mapping[str, str]) -> Signals:
-    """A signal is exported if its exporter is `otlp`, or is not named and an endpoint is."""
+    """A signal is exported if its exporter is `otlp`, or if only an endpoint is set."""
     if _value(environ, "OTEL_SDK_DISABLED") == "true":
         return Signals()
     problems: list[str] = []

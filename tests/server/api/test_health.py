@@ -184,7 +184,7 @@ async def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -
 async def test_a_dead_ledger_is_no_full_disk() -> None:
     """`/livez` fails only here, so that whatever watches it starts the process anew; the problem says so."""
     state = standing(ledger=structs.replace(FAILING, is_dead=True), refuses=False)
-    assert state.problems() == ["the ledger's writer has ended: the server must be started anew"]
+    assert state.problems() == ["the ledger's writer has ended: the server must be restarted"]
     assert report("1", state, {})["database"]["state"] == "dead"
     for now, status in ((standing(), 200), (standing(ledger=FAILING), 200), (standing(ledger=None), 200), (state, 503)):
         watched = Watched("1", lambda now=now: now, cast(Any, None), cast(Any, None))  # type: ignore[misc]

@@ -57,11 +57,11 @@ class MessagesFormat(PerRequest):
         return EventWriter(call, self._stops, hides_thoughts=self._hides_thoughts)
 
     def _name(self, call: Call) -> None:
-        """Anthropic's name of the header with the id; where its own answer passes, its own id stands there."""
+        """Anthropic's name of the header with the id; if its own answer is passed on, its own id is there."""
         call.limit_headers = {**call.limit_headers, "request-id": call.id}
 
     def error(self, error: ProxyError) -> bytes:
-        """Its clients come again after a total failure, if they are told when."""
+        """The error's body. Anthropic's clients retry after a total failure if they are told when."""
         if error.status >= 500:
             error.headers.setdefault("retry-after", "1")
             error.headers.pop("x-should-retry", None)

@@ -1,7 +1,7 @@
 """Translates: canonical chunks and answers into Anthropic's: a message of content blocks, or its named events.
 
 A stream starts with `message_start`; each block has a start, pieces and a stop; `message_delta` and `message_stop` are
-held back until the call is settled. Blocks of an answer that is not streamed stand in the same order: thoughts, text,
+held back until the call is settled. Blocks of an answer that is not streamed have the same order: thoughts, text,
 calls. Source: the `anthropic` package 2.8, read in November 2026.
 """
 
@@ -64,12 +64,12 @@ def whole_message(call: Call, answer: ChatResponse, stops: list[str], *, hides_t
 
 
 def signature(call: Call) -> str:
-    """Marks a thought of a model that signs none: clients send none back without. It is no proof of anything."""
+    """A mark for thoughts of models that do not sign: clients send none back without a signature. It proves nothing."""
     return f"{MARK}{call.id}"
 
 
 def citations(call: Call, annotations: object) -> list[dict[str, Any]]:
-    """The sources of a search. Other vendors do not give what they say, nor Anthropic's key to them."""
+    """The sources of a search. Other vendors provide neither their content nor Anthropic's key to them."""
     known = {"type": "web_search_result_location", "cited_text": "", "encrypted_index": signature(call)}
     return [{**known, "title": each["title"], "url": each["url"]} for each in flat_citations(annotations)]
 
@@ -97,7 +97,7 @@ def ending(choice: Mapping[str, Any], stops: list[str], *, has_refused: bool) ->
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Anthropic counts the cached tokens beside its `input_tokens`, OpenAI among them."""
+    """Usage in Anthropic's shape: it counts cached tokens outside of `input_tokens`, OpenAI inside."""
     prompt, output = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
     read, written = prompt.get("cached_tokens") or 0, prompt.get("cache_write_tokens") or 0
     found: dict[str, Any] = {
@@ -111,12 +111,12 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 def _says_error(events: bytes) -> bool:
-    """The vendor's own bytes hold an event that is an error."""
+    """True if the vendor's own bytes contain an error event."""
     return b"\nevent: error" in events or events.startswith(b"event: error")
 
 
 class _Open(Struct):
-    """The block that is being written."""
+    """The block being written."""
 
     kind: str
     index: int
@@ -138,10 +138,10 @@ class EventWriter(CutShort):
         self._waiting: dict[int, tuple[dict[str, Any], list[str]]] = {}  # further calls: the block and its arguments
         self._finish: Mapping[str, Any] = {}
         self._has_refused = False
-        self._has_said_error = False  # the vendor itself, in bytes that were sent
+        self._has_said_error = False  # the vendor itself did, in bytes that were sent
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
-        """The events of `chunks`, without the end, which `tail` sends; of the vendor's own answer its own bytes."""
+        """The events of `chunks`, without the end, which `tail` sends; for the vendor's own answer its own bytes."""
         if (native := self._native()) is not None:
             said = native.take()
             self._has_said_error = self._has_said_error or _says_error(said)
@@ -178,7 +178,7 @@ class EventWriter(CutShort):
         return b"".join(frames)
 
     def error(self, error: ProxyError) -> bytes:
-        """The last event of a stream that fails after its first byte. The vendor may have said so itself."""
+        """The last event of a stream that fails after its first byte. The vendor may have reported it itself."""
         self.has_failed = True
         native = self._native()
         said = b"" if native is None else native.take()
@@ -223,8 +223,8 @@ class EventWriter(CutShort):
         frames.append(event("content_block_delta", {"index": self._open.index, "delta": delta}))
 
     def _call_piece(self, frames: list[bytes], call: Mapping[str, Any]) -> None:
-        """A piece of a call. Some vendors write several calls by turns; here one block ends before the next begins, so
-        what is not of the first call waits for the end.
+        """A piece of a call. Some vendors interleave several calls; here one block ends before the next begins, so
+        pieces of other calls wait for the end.
         """
         place, function = call.get("index", 0), call.get("function") or {}
         if place not in self._calls:

@@ -1,7 +1,7 @@
 """Translates: Anthropic's turns of content blocks into OpenAI's messages.
 
-A turn of the user becomes messages of the role `tool`, one for each result, and what else it says. Blocks of an unknown
-kind are no error: a deployment of the vendor gets them as they are.
+A user turn becomes messages of the role `tool`, one for each result, and one for the rest. Blocks of an unknown kind
+are not an error: a deployment of the vendor gets them unchanged.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from proxy.schema.json_writing import text_of
 from proxy.schema.origins import Origin
 from proxy.server.formats.messages.tools import Translated
 
-# How the signatures begin of thoughts that other vendors' models had. Anthropic could not read them.
+# The prefix of signatures of other vendors' thoughts, which Anthropic could not read.
 MARK = "mmproxy."
-BETWEEN = "\n\n"  # one thought and the next
+BETWEEN = "\n\n"  # between two thoughts
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _ROLES = ("user", "assistant", "system")
 _DONE = "_tool_result"  # results of the vendor's own tools, in its earlier answers
-_BILLING = "x-anthropic-billing-header:"  # a block of Claude Code that is no instruction
+_BILLING = "x-anthropic-billing-header:"  # a block of Claude Code that is not an instruction
 Block = dict[str, Any]
 
 
@@ -40,7 +40,7 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """All of them, the system prompt first."""
+        """All messages, the system prompt first."""
         return [*([{"role": "system", "content": _plain(self._system)}] if self._system else []), *self._turns]
 
     @property
@@ -87,8 +87,8 @@ class Conversation:
             self._instruct([*map(self._text, blocks, places)], Origin(where, places))
 
     def _instruct(self, parts: list[Block], origin: Origin) -> None:
-        """Claude Code instructs behind the first turn of the user, which the templates of many models refuse: before
-        the first answer, it is the same to instruct before that turn.
+        """Adds an instruction. Claude Code sends some after the first user turn, which the templates of many models
+        refuse: before the first answer, they may as well come before that turn.
         """
         if self._has_answered:
             self._say({"role": "system", "content": _plain(parts)}, origin)
@@ -135,7 +135,7 @@ class Conversation:
         self._say(_marked(made, block), Origin(where, places))
 
     def _parts(self, block: Block, where: str) -> list[Block]:
-        """OpenAI's parts of a block that the user, or a tool, says."""
+        """OpenAI's parts of a block from the user or a tool."""
         match kind := block.get("type"):
             case "text":
                 return [self._text(block, where)]
@@ -200,7 +200,7 @@ class Conversation:
         return [*before, _marked({"type": "file", "file": file}, block)]
 
     def _content(self, source: Block, where: str) -> list[Block]:
-        """The blocks of a document that is made of them: texts and images."""
+        """The blocks that a document consists of: texts and images."""
         content = source.get("content")
         if isinstance(content, str):
             return [_said(content)]
@@ -279,7 +279,7 @@ class Conversation:
 
 
 def is_foreign_source(citation: object) -> bool:
-    """A citation of another vendor's answer."""
+    """True for a citation from another vendor's answer."""
     return isinstance(citation, dict) and str(citation.get("encrypted_index")).startswith(MARK)
 
 
@@ -288,7 +288,7 @@ def _said(text: str) -> Block:
 
 
 def _marked(made: Block, block: Block) -> Block:
-    """With the cache mark of the block, which only some vendors read."""
+    """The part with the cache mark of its block, which only some vendors read."""
     mark = block.get("cache_control")
     return made if mark is None else {**made, "cache_control": mark}
 
@@ -301,7 +301,7 @@ def _plain(parts: list[Block]) -> str | list[Block]:
 
 
 def _joined(parts: list[Block]) -> str | list[Block]:
-    """The texts of an answer, which citations cut into blocks, as the one text that they are."""
+    """The texts of an answer, which citations split into blocks, joined to one text."""
     if any("cache_control" in part for part in parts):
         return parts
     return "".join(part["text"] for part in parts)

@@ -18,11 +18,11 @@ _TYPES = {
     529: "overloaded_error",
 }
 _BY_CODE = {"insufficient_quota": "billing_error", "overloaded": "overloaded_error"}
-_BESIDE = ("message", "type")  # of OpenAI's error; its other members are details here
+_BESIDE = ("message", "type")  # members of OpenAI's error; the others become details here
 
 
 class AnthropicError(ProxyError):
-    """An error whose body has Anthropic's shape, whoever writes it."""
+    """An error whose body has Anthropic's shape."""
 
     def __init__(self, error: ProxyError, request_id: str | None = None) -> None:
         headers = error.headers if request_id is None else {**error.headers, "request-id": request_id}
@@ -34,7 +34,7 @@ class AnthropicError(ProxyError):
 
 
 def error_body(error: ProxyError, request_id: str) -> bytes:
-    """The body of an error: the vendor's own bytes where it refused the client's own."""
+    """The body of an error: the vendor's own bytes if it refused the client's own body."""
     if isinstance(error, UpstreamError) and error.received is not None:
         return error.received.body
     return encode(shown(error, request_id))
@@ -57,7 +57,7 @@ def error_type(error: ProxyError) -> str:
 
 
 def _message(error: ProxyError) -> str:
-    """Anthropic's messages begin with the path of the field; it has no place beside them."""
+    """The message. Anthropic's begin with the path of the field, which has no place of its own."""
     if error.status != 400 or not error.param or error.message.startswith((error.param, f"`{error.param}")):
         return error.message
     return f"{error.param}: {error.message}"

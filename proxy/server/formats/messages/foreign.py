@@ -1,5 +1,5 @@
-"""Translates: a body for Anthropic without what it would refuse of other vendors' answers: their thoughts and sources,
-and letters of tool call ids that it does not know.
+"""Translates: a body for Anthropic without the parts of other vendors' answers that it would refuse: their thoughts,
+sources, and tool call ids with characters that it does not allow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _IDS = {"tool_use": "id", "tool_result": "tool_use_id"}
 
 
 def without_foreign(native: NativeBody, messages: list[dict[str, Any]]) -> NativeBody:
-    """The change is reported."""
+    """The body without these parts. The change is reported."""
     kept = [each for message in messages if (each := _message(message)) is not None]
     return structs.replace(native.changed({"messages": kept}), adapted=(*native.adapted, "messages"))
 

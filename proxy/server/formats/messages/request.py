@@ -1,4 +1,4 @@
-"""Translates: a `/v1/messages` body into a checked ChatRequest, and what goes to Anthropic as it is."""
+"""Translates: a `/v1/messages` body into a checked ChatRequest, and the native body for Anthropic."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from proxy.server.formats.stored_prompt import taken
 
 PASSED = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id")  # headers that go to the vendor
 MAX_MESSAGES = 100_000
-MAX_USER = 64  # characters of an end user's id that other vendors take
+MAX_USER = 64  # characters of an end user's id that other vendors accept
 _TIERS = {"auto": "auto", "standard_only": "default"}
-_PRICED = ("speed", "inference_geo")  # of the vendor's own: they are in its bill
-# Field of a chat -> the client's own, where an error names it.
+_PRICED = ("speed", "inference_geo")  # the vendor's own fields that affect its bill
+# Field of a chat -> the client's own field, for errors.
 _OWN_WORDS = {
     "max_completion_tokens": "max_tokens",
     "stop": "stop_sequences",
@@ -65,7 +65,7 @@ KNOWN_FIELDS = _READ | {
 
 
 def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs_limit: bool = True) -> Decoded:
-    """`path`: where the vendor takes such a body. Raises BadRequest, which names the field."""
+    """The decoded request. `path`: the vendor's path for such a body. Raises BadRequest, which names the field."""
     fields, stored = taken(without_nulls(request_fields(body, KNOWN_FIELDS), KNOWN_FIELDS))
     view = view_of(fields if needs_limit else {"max_tokens": 1, **fields}, MessagesBody)
     check_model(view.model)
@@ -117,7 +117,7 @@ class Decoded(Struct, frozen=True):
 
 
 def _translate(found: Translated, view: MessagesBody, fields: dict[str, Any]) -> None:
-    """The fields beside the messages in OpenAI's words."""
+    """Translates the fields besides the messages into OpenAI's."""
     said = found.fields
     if "max_tokens" in fields:
         said["max_tokens"] = max(1, view.max_tokens)
@@ -139,8 +139,8 @@ def _translate(found: Translated, view: MessagesBody, fields: dict[str, Any]) ->
             found.lose(f"output_config.{name}")
     if fields.get("mcp_servers"):
         found.only_here["mcp_servers"] = "connection to MCP servers"
-    if fields.get("thread"):  # its next request carries only the new messages
-        found.only_here["thread"] = "conversation that the server holds"
+    if fields.get("thread"):  # its next request has only the new messages
+        found.only_here["thread"] = "conversation stored on the server"
     if "routing" in fields:
         said["routing"] = fields["routing"]
     for name in fields:
@@ -150,7 +150,7 @@ def _translate(found: Translated, view: MessagesBody, fields: dict[str, Any]) ->
 
 
 def _user(found: Translated, metadata: dict[str, Any]) -> None:
-    """`metadata.user_id`, and the hints beside it, which the pipeline takes out."""
+    """`metadata.user_id`, and the hints beside it, which the pipeline removes."""
     hints = {name: value for name, value in metadata.items() if name.startswith(OWN_METADATA)}
     if hints:
         found.fields["metadata"] = hints

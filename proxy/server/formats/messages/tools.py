@@ -14,18 +14,18 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _SEARCH_OPTIONS = ("max_uses", "allowed_domains", "blocked_domains")
 _PLACE = ("city", "country", "region", "timezone")
 _FUNCTION = ("name", "description", "input_schema", "strict", "type", "cache_control")
-_SILENT = ("eager_input_streaming",)  # how the vendor streams: nothing is lost without it
+_SILENT = ("eager_input_streaming",)  # only affects how the vendor streams: nothing is lost without it
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-# Budgets of tokens and the efforts that they stand for, as this proxy turns efforts into budgets.
+# Token budgets and the efforts they correspond to, matching this proxy's conversion of efforts into budgets.
 _EFFORTS = ((16_384, "max"), (8192, "xhigh"), (4096, "high"), (2048, "medium"), (0, "low"))
 _KINDS = ("enabled", "disabled", "adaptive", "between_tools")
 _LEVELS = ("low", "medium", "high", "xhigh", "max")
 
 
 class Translated(Struct):
-    """What a body says in OpenAI's words. `lost`: fields that no other vendor has. `only_here`: path of a field -> what
-    it asks for, without which an answer would be another one. `needed`: the same by the field that stands for it.
-    `loaded`: tools that the conversation has looked up or called. `places`: where each tool stands.
+    """A body translated into OpenAI's fields. `lost`: fields that no other vendor has. `only_here`: path of a field ->
+    the feature it requests, without which the answer would be different. `needed`: the same by the translated field.
+    `loaded`: tools that the conversation has looked up or called. `places`: the position of each tool.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, 
     if made:
         found.fields["tools"] = made
     if choice is not None and choice.get("type") == "tool" and choice.get("name") in searches:
-        found.lose("tool_choice")  # there is no tool to be forced: the vendor searches where it has to
+        found.lose("tool_choice")  # there is no tool to force: the vendor searches when it needs to
     elif choice is not None:
         _choose(found, choice, names)
 
@@ -117,7 +117,7 @@ def _choose(found: Translated, choice: dict[str, Any], names: set[str]) -> None:
     elif name in names:
         found.fields["tool_choice"] = {"type": "function", "function": {"name": name}}
     else:  # perhaps one of the vendor's own
-        found.only_here["tool_choice"] = f"tool {name[:64]!r} of the client's that could be forced"
+        found.only_here["tool_choice"] = f"client tool {name[:64]!r} that could be forced"
 
 
 def add_thinking(found: Translated, thinking: dict[str, Any] | None, output: dict[str, Any]) -> None:

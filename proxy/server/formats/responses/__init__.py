@@ -16,7 +16,7 @@ from proxy.server.formats.responses.stream import EventWriter
 
 
 class ResponsesFormat:
-    """OpenAI's newer API. A deployment of OpenAI gets bodies as received and answers as it does."""
+    """OpenAI's newer API. A deployment of OpenAI gets bodies unchanged, and its answers are passed on unchanged."""
 
     paths = ("/v1/responses", "/responses")
 
@@ -52,4 +52,4 @@ def response_of(call: Call, answer: ChatResponse) -> dict[str, Any]:
 
 
 def _silent(kind: str, fields: dict[str, Any]) -> None:
-    """Nobody listens."""
+    """Discards events, for answers that are not streamed."""

@@ -1,4 +1,4 @@
-"""Translates: the Response object: what was asked, and the state of its answer."""
+"""Translates: a call into its Response object: the request, and the state of its answer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ECHOED = (
     *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "prompt_cache_key", "safety_identifier"),
     "user",
 )
-# What OpenAI says where nothing is asked. The published schema of this API has numbers there (November 2026).
+# OpenAI's defaults. The published schema of this API has numbers there (November 2026).
 _NUMBERS = {"temperature": 1.0, "top_p": 1.0, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _OF_TOOLS = {"description": None, "parameters": None, "strict": None}
-# Codes of errors that clients of this API look at, by ours.
+# Our error codes -> codes that clients of this API check.
 _CODES = {"rate_limit_exceeded": "rate_limit_exceeded", "insufficient_quota": "insufficient_quota"}
 _CODES |= {"context_length_exceeded": "context_length_exceeded"}
 
@@ -31,7 +31,7 @@ def response_id(call: Call) -> str:
 
 
 def native_of(call: Call) -> NativeAnswer | None:
-    """The vendor's own answer, where that is the answer: an ensemble has none."""
+    """The vendor's own answer, if that is the answer; an ensemble has none."""
     return call.answering.native if call.seated is None and call.attempts else None
 
 
@@ -44,11 +44,11 @@ class Envelope:
         self._asked = request.asked if isinstance(request, ResponsesRequest) else {}
 
     def begun(self) -> dict[str, Any]:
-        """Before anything is said."""
+        """The object before any output."""
         return self._response("in_progress", [])
 
     def ended(self, output: list[dict[str, Any]], reason: str | None, usage: Usage, extras: Any) -> dict[str, Any]:
-        """`reason`: the finish_reason. `extras`: fields of the vendor's own answer."""
+        """The object at the end. `reason`: the finish_reason. `extras`: fields of the vendor's own answer."""
         why = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reason or "")
         response = self._response("incomplete" if why else "completed", output)
         response["incomplete_details"] = {"reason": why} if why else None
@@ -95,12 +95,12 @@ class Envelope:
 
 
 def _told(tool: dict[str, Any]) -> dict[str, Any]:
-    """A function in full, as OpenAI tells it."""
+    """A function in full, in OpenAI's form."""
     return {**_OF_TOOLS, **tool} if tool.get("type") == "function" and "name" in tool else tool
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Usage in this API's words, with the cost as everywhere."""
+    """Usage in this API's fields, with the cost as in all endpoints."""
     read, wrote = mapping(usage.get("prompt_tokens_details")), mapping(usage.get("completion_tokens_details"))
     told: dict[str, Any] = {
         "input_tokens": usage.get("prompt_tokens") or 0,

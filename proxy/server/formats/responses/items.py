@@ -1,7 +1,7 @@
 """Translates: the input items of a Responses request into the messages of a chat.
 
 Texts, calls and reasoning that follow each other are one answer. Reasoning goes back to the vendor it came from: ours
-carries its state in `encrypted_content` (`state.py`), OpenAI's own is only for OpenAI.
+carries its state in `encrypted_content` (`state.py`), and OpenAI's own is only for OpenAI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text", "summary_text")
 _SAME = ("input_audio", "image_url", "file")  # parts that some clients write as in chats
 _MARKS = ("prompt_cache_breakpoint", "cache_control")
-# What only OpenAI can read: its own tools at work. Without them the conversation is still one.
+# Items that only OpenAI can read: its own tools at work. Without them the conversation still makes sense.
 _OF_VENDOR = (
     *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "tool_search_call"),
     *("tool_search_output", "mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response"),
@@ -28,7 +28,7 @@ _OF_VENDOR = (
     *("additional_tools", "configuration_update"),
 )
 _LOADED = ("tool_search_output", "additional_tools")  # with tools that can be called from there on
-_VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
+_VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # without these it does not
 _STATELESS = "Nothing is stored here: send the item itself."
 _THEIRS = "openai-responses-v1"  # the format of OpenAI's encrypted reasoning in `reasoning_details`
 
@@ -36,8 +36,8 @@ Message = dict[str, Any]
 
 
 class Conversation:
-    """The messages of one request. `only_here`: path of an item -> what it is, that no other vendor has.
-    `carries_state`: some of it is of no use to OpenAI's own API. `references`: ids of items of our earlier answers,
+    """The messages of one request. `only_here`: path of an item that no other vendor has -> its description.
+    `carries_state`: some of it is useless to OpenAI's own API. `references`: ids of items of our earlier answers,
     which are missing here.
     """
 
@@ -49,7 +49,7 @@ class Conversation:
         self.carries_state = False
         self.references: dict[str, None] = {}
         self._tools = tools
-        self._answer: Message | None = None  # the one that may go on
+        self._answer: Message | None = None  # the one that may continue
         self._parts: list[str] = []  # the places of its texts
         self._calls: list[str] = []  # and of its calls
         self._called: set[str] = set()
@@ -86,11 +86,11 @@ class Conversation:
             raise BadRequest(message, param=f"{where}.type")
 
     def _reference(self, identity: Any, where: str) -> None:
-        """To an item that we keep, or that OpenAI does."""
+        """A reference to an item that we store, or that OpenAI stores."""
         if not isinstance(identity, str) or not identity:
             raise BadRequest(f"{where}.id: expected a text.", param=f"{where}.id")
         if identity in self.references:
-            message = f"{where}.id: the item {identity!r} is there twice."
+            message = f"{where}.id: the item {identity!r} appears twice."
             raise BadRequest(message, param=f"{where}.id")
         if answer_of(identity) is not None:
             self.references[identity] = None
@@ -119,7 +119,7 @@ class Conversation:
         self._parts += _places(item.get("content"), f"{where}.content")
 
     def _content(self, content: Any, where: str) -> str | list[dict[str, Any]]:
-        """Text, or parts; one plain text stays a text, which all servers take."""
+        """Text, or parts; a single plain text stays a string, which all servers accept."""
         if isinstance(content, str):
             return content
         if not isinstance(content, list):
@@ -203,7 +203,7 @@ class Conversation:
         self.carries_state = True
         found = state.unpacked(content)
         if found is None:
-            message = f"{where}.encrypted_content: it is damaged. Send it back as it came, or leave the item out."
+            message = f"{where}.encrypted_content: it is damaged. Send it back unchanged, or leave the item out."
             raise BadRequest(message, param=f"{where}.encrypted_content")
         for name, value in found[0].items():
             before = answer.get(name)
@@ -227,7 +227,7 @@ class Conversation:
         return self._answer
 
     def _close(self) -> None:
-        """Ends the answer; one that says nothing is none."""
+        """Ends the answer; an empty one is dropped."""
         answer, self._answer = self._answer, None
         if answer is None:
             return

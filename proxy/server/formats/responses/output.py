@@ -1,8 +1,8 @@
-"""Translates: canonical chunks into the output items of a Response, in order, and the events that tell of them.
+"""Translates: canonical chunks into the output items of a Response, in order, and their events.
 
 Items follow each other: one ends when the next begins. A call that begins while another is open waits for the end,
-since pieces of several calls may alternate. What only the end of an answer brings (the state of its reasoning, for most
-vendors) is in a last reasoning item.
+because pieces of several calls may alternate. Data that comes only at the end of an answer (for most vendors, the state
+of its reasoning) is in a last reasoning item.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LATE = (*(name for name in state.FIELDS if name != _THOUGHTS), "images")
 
 
 class Output:
-    """The items of one answer. `identity`: of its call, of which the ids of the items are made."""
+    """The items of one answer. `identity`: of its call, from which the ids of the items are built."""
 
     def __init__(self, identity: str, names: dict[str, Named], emit: Emit) -> None:
         self.items: list[Item] = []
@@ -32,13 +32,13 @@ class Output:
         self._identity = identity
         self._names = names
         self._emit = emit
-        self._first_call: int | None = None  # the index of the call that is told as it comes
+        self._first_call: int | None = None  # the index of the call whose events are sent as it arrives
         self._waiting: dict[int, dict[str, Any]] = {}  # the other calls
         self._late_texts: list[tuple[str, str]] = []  # after the first call
         self._late_thoughts: list[str] = []
         self._told_thoughts = 0  # thinking blocks that are in an item
         self._thoughts: list[Any] = []
-        self._signed: dict[str, Any] = {}  # of calls, by id, that are in no item yet
+        self._signed: dict[str, Any] = {}  # signatures of calls, by id, that are in no item yet
         self._rest = Fold()
         self._last_said: Said | None = None
 
@@ -56,7 +56,7 @@ class Output:
         self._say("output_text", text, [])
 
     def add_whole(self, response: ChatResponse) -> None:
-        """A whole answer, in the order in which its stream would come."""
+        """Adds a whole answer, in the order of its stream."""
         choice: Any = response["choices"][0]
         message = dict(choice["message"])
         calls = [{**call, "index": place} for place, call in enumerate(message.pop("tool_calls", None) or [])]
@@ -125,7 +125,7 @@ class Output:
         return self.current
 
     def _keep(self, blocks: list[Any]) -> None:
-        """All thinking blocks so far. New ones belong to the reasoning that is open."""
+        """Takes all thinking blocks so far. New ones belong to the open reasoning item."""
         self._thoughts = blocks
         if isinstance(self.current, Thought) or (self.current is None and not self.items):
             fields = self._thought().fields
@@ -176,7 +176,7 @@ class Output:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _end_rest(self) -> None:
-        """The state that came after its reasoning, and pictures."""
+        """Ends with state that came after its reasoning, and images."""
         choices = self._rest.response()["choices"]
         rest: dict[str, Any] = dict(choices[0]["message"]) if choices else {}
         images = objects(rest.pop("images", None))

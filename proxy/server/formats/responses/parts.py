@@ -1,4 +1,4 @@
-"""Translates: the output items of an answer, each from its beginning to its end, with the events that tell of it."""
+"""Translates: the output items of an answer, each from beginning to end, with its events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OutputItem:
 
 
 class Thought(OutputItem):
-    """A reasoning item: its text is the summary, and its state what the vendor wants back."""
+    """A reasoning item: its text is the summary, and its state is what the vendor needs back."""
 
     def __init__(self, emit: Emit, place: int, identity: str) -> None:
         super().__init__(emit, place, {"id": identity, "type": "reasoning", "summary": [], "encrypted_content": None})
@@ -73,7 +73,7 @@ class Said(OutputItem):
         return {**self.at, "content_index": len(self._parts) - 1}
 
     def add(self, kind: str, text: str, logprobs: list[Item]) -> None:
-        """`kind`: output_text or refusal."""
+        """Adds text. `kind`: output_text or refusal."""
         if kind != self.kind:
             self._begin(kind)
         self._pieces.append(text)
@@ -84,16 +84,16 @@ class Said(OutputItem):
         self._emit(f"response.{kind}.delta", {**self.at_part, **told})
 
     def note(self, text: str) -> None:
-        """A piece of the text whose event is written elsewhere."""
+        """Adds a piece of text whose event is written elsewhere."""
         self._pieces.append(text)
 
     def weigh(self, logprobs: list[Item]) -> None:
-        """Log probabilities that came apart from their text."""
+        """Adds log probabilities that came apart from their text."""
         if self.kind == "output_text":
             self._parts[-1]["logprobs"] += logprobs
 
     def cite(self, annotations: list[Item], *, is_told: bool = True) -> None:
-        """Sources of the last text."""
+        """Adds sources of the last text."""
         part = next((each for each in reversed(self._parts) if each["type"] == "output_text"), None)
         if part is None:
             return
@@ -130,7 +130,7 @@ class Said(OutputItem):
 
 
 class Called(OutputItem):
-    """A call. The input of a custom tool is inside the arguments, and comes once they are whole."""
+    """A call. The input of a custom tool is inside the arguments, and is sent once they are whole."""
 
     def __init__(self, emit: Emit, place: int, identity: str, call_id: str, named: Named) -> None:
         kind, self._field = ("custom_tool_call", "input") if named.is_custom else ("function_call", "arguments")
@@ -185,7 +185,7 @@ def flat_citations(annotations: object) -> list[Item]:
 
 
 def _brief(token: Item) -> Item:
-    """A token as events tell it, without its bytes."""
+    """A token as in events, without its bytes."""
     others = [
         {"token": each.get("token"), "logprob": each.get("logprob")} for each in objects(token.get("top_logprobs"))
     ]

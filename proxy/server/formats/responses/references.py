@@ -1,7 +1,7 @@
 """Translates: references to items of our earlier answers, by their ids, into the items themselves, and back.
 
 Some clients send references unless they are told `store: false` (Vercel's AI SDK, November 2026). The ids are known
-before what they stand for, so they cannot carry it: answers are kept (`pipeline/reasoning_state.py`).
+before their items, so they cannot carry the content: answers are stored (`pipeline/reasoning_state.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode_sized
 
 INSTEAD = "Send the item itself: some SDKs do so with `store: false`."
-_OURS = re.compile(r"(?:msg|rs|fc|ctc|ig)_([0-9a-f]{26})_\d+")  # the id of a call between what it is and its place
+_OURS = re.compile(r"(?:msg|rs|fc|ctc|ig)_([0-9a-f]{26})_\d+")  # the id of a call between the item's kind and index
 
 
 def item_id(prefix: str, call_id: str, place: int) -> str:
@@ -24,7 +24,7 @@ def item_id(prefix: str, call_id: str, place: int) -> str:
 
 
 def answer_of(identity: str) -> str | None:
-    """The name under which the answer with this item is kept; None for an item that is none of ours."""
+    """The name under which the answer with this item is stored; None for an item that is not ours."""
     found = _OURS.fullmatch(identity)
     return None if found is None else answer_name(found[1])
 
@@ -34,14 +34,14 @@ def answer_name(call_id: str) -> str:
 
 
 def kept(output: list[dict[str, Any]], size: int) -> bytes:
-    """The items of one answer. No vendor wants pictures back. `size`: about how many bytes the answer has."""
+    """The items of one answer to store. No vendor needs images back. `size`: the answer's approximate bytes."""
     pictures = "image_generation_call"
     items = [{**item, "result": None} if item["type"] == pictures else item for item in output]
     return encode_sized(items, size)
 
 
 def put_in(items: list[Any], answers: Mapping[str, bytes]) -> list[Any]:
-    """The items, with those of earlier `answers` for the references to them. Raises BadRequest if one is missing."""
+    """The items, with references replaced by the items of earlier `answers`. Raises BadRequest if one is missing."""
     found = {item["id"]: item for data in answers.values() for item in msgspec.json.decode(data)}
     return [_meant(item, place, found) for place, item in enumerate(items)]
 
@@ -51,8 +51,8 @@ def _meant(item: dict[str, Any], place: int, found: dict[str, Any]) -> dict[str,
         return item
     if item["id"] not in found:
         message = (
-            f"input.{place}.id: no item {item['id']!r} is kept here. Answers are kept for an hour after their last use"
-            f" where requests do not say `store: false`. {INSTEAD}"
+            f"input.{place}.id: no item {item['id']!r} is stored here. Answers are stored for an hour after their last "
+            f"use, unless the request sets `store: false`. {INSTEAD}"
         )
         raise BadRequest(message, param=f"input.{place}.id")
     return dict(found[item["id"]])

@@ -66,7 +66,7 @@ _READ = (
 _UNHEARD = ("client_metadata", "max_tool_calls", "context_management")
 KNOWN_FIELDS = frozenset({"model", *_SAME, *_READ, *_UNHEARD})
 _ENCRYPTED, _LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
-# Field of a chat -> the client's own, where an error names it.
+# Field of a chat -> the client's own field, for errors.
 _OWN_WORDS = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -81,21 +81,21 @@ _OF_CHATS = ("messages", "response_format", "max_tokens", "max_completion_tokens
 
 
 class ResponsesRequest(ChatRequest, frozen=True, kw_only=True):
-    """A chat request that came in the shape of the Responses API. `asked`: its body. `names`: what its functions stand
-    for.
+    """A chat request that came in the shape of the Responses API. `asked`: its body. `names`: the tools that its
+    functions represent.
     """
 
     asked: dict[str, Any] = {}
     names: dict[str, Named] = {}
 
     def resolved(self, answers: Mapping[str, bytes]) -> ResponsesRequest:
-        """As if the client had sent the items. Raises BadRequest for one that is not in `answers`."""
+        """The request with references replaced by items. Raises BadRequest for one that is not in `answers`."""
         items = references.put_in(self.asked["input"], answers)
         found = decode(encode_sized({**self.asked, "input": items}, self.size + sum(map(len, answers.values()))))
         return found if self.stored is None else replace(found, stored=self.stored)
 
     def without_offers(self) -> tuple[ResponsesRequest, list[str]]:
-        """Without hosted tools that stand beside functions: a translated request has none of them."""
+        """The request without hosted tools offered beside functions: a translated request has none of them."""
         if self.native is None or not self.native.fetches or self.native.only_here or self.native.needed:
             return self, []
         tools = [tool for tool in self.asked.get("tools") or () if tool.get("type", "function") in OF_CLIENTS]
@@ -115,7 +115,7 @@ def decode(body: bytes) -> ResponsesRequest:
     if not is_of_openai(asked.get("prompt")):
         asked, stored = taken(asked, own="input")
     if "input" not in asked and "messages" in asked:
-        message = "messages: this endpoint takes `input`. Chats go to /v1/chat/completions."
+        message = "messages: this endpoint uses `input`. Send chats to /v1/chat/completions."
         raise BadRequest(message, param="messages")
     view = view_of(asked, ResponsesBody)
     _check(asked, view, needs_input=stored is None)
@@ -169,7 +169,7 @@ def _check(asked: dict[str, Any], view: ResponsesBody, *, needs_input: bool) -> 
         if asked.get(name) is not None:
             raise BadRequest(f"{name}: {_STATELESS}", param=name, code="unsupported_parameter")
     if view.background:
-        message = "background: answers come with the request that asks for them. Leave it out, or set `stream`."
+        message = "background: not supported; an answer is only sent to its own request. Leave it out, or set `stream`."
         raise BadRequest(message, param="background", code="unsupported_parameter")
     for name in _OF_CHATS:
         if asked.get(name) is not None:
@@ -179,7 +179,7 @@ def _check(asked: dict[str, Any], view: ResponsesBody, *, needs_input: bool) -> 
 
 
 def _fields(asked: dict[str, Any], view: ResponsesBody, tools: Tools) -> tuple[dict[str, Any], list[str]]:
-    """The fields of the chat, and those that chats do not have."""
+    """The fields of the chat, and the names of those that chats do not have."""
     others = {name: value for name, value in asked.items() if name not in (*_READ, *_UNHEARD)}
     fields = without_nulls(others, KNOWN_FIELDS)
     left_out = [name for name in _UNHEARD if asked.get(name)]
@@ -222,7 +222,7 @@ def _text(fields: dict[str, Any], text: dict[str, Any]) -> None:
 
 
 def _reasoning(fields: dict[str, Any], reasoning: dict[str, Any]) -> list[str]:
-    """Its summary is whatever the vendor shows of its thoughts."""
+    """Sets the effort. The summary of reasoning is whatever thoughts the vendor shows."""
     if reasoning.get("effort") is not None:
         fields["reasoning_effort"] = reasoning["effort"]
     known = ("effort", "summary", "generate_summary")

@@ -1,4 +1,5 @@
-"""Translates: what a vendor wants back with its reasoning into the `encrypted_content` of a reasoning item, and back.
+"""Translates: the state that a vendor needs back with its reasoning into the `encrypted_content` of a reasoning item,
+and back.
 
 Nothing is stored for this endpoint, so the client carries it: signed thoughts, encrypted reasoning, signatures of
 calls. Their own vendors protect them; here they are only packed. The text of the reasoning is in the item's `summary`.
@@ -17,7 +18,7 @@ from proxy.providers.base.content import REASONING_FIELD
 from proxy.schema.json import encode
 
 _MARK = "mmp1."
-# Fields of a message, with the type of their values, that some vendor wants back.
+# Fields of a message that some vendor needs back, with the type of their values.
 _FIELDS: dict[str, type] = {
     "thinking_blocks": list,
     "reasoning_details": list,
@@ -32,8 +33,8 @@ _CALLS = "calls"
 def packed(fields: Mapping[str, Any], calls: Mapping[str, Any]) -> str:
     """The content that carries `fields` of a message and, by id, the signatures of its calls.
 
-    Where there are none, it is there all the same: some clients send no reasoning back without, and it tells that the
-    item is none of OpenAI's.
+    It exists even if there are none: some clients send no reasoning back without it, and it shows that the item is not
+    OpenAI's.
     """
     state = {name: fields[name] for name in FIELDS if fields.get(name)}
     if calls:
@@ -46,7 +47,7 @@ def is_ours(content: object) -> bool:
 
 
 def unpacked(content: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The fields of the message and the signatures of its calls; None for what is damaged."""
+    """The fields of the message and the signatures of its calls; None if damaged."""
     try:
         state = msgspec.json.decode(base64.urlsafe_b64decode(content[len(_MARK) :]))
     except (binascii.Error, ValueError, RecursionError):  # msgspec's errors are ValueErrors

@@ -1,6 +1,6 @@
 """Translates: canonical chunks into the named events of one stream, each with its number. No `[DONE]` follows.
 
-The last events (what ends the open items, and `response.completed`) leave once the call is settled.
+The last events (the ends of open items, and `response.completed`) are sent once the call is settled.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class EventWriter:
         self._output: Output | None = None  # once the stream has begun
         names = call.request.names if isinstance(call.request, ResponsesRequest) else {}
         self._new = Output(call.id, names, self._emit)
-        self._has_said_error = False  # the vendor itself, in bytes that were sent
+        self._has_said_error = False  # the vendor itself did, in bytes that were sent
         self._text: tuple[Said, bytes, bytes] | None = None  # the constant parts of a delta of this message
 
     @property
     def keep_alive(self) -> bytes:
-        """An event, as OpenAI sends it: some clients do not count comments as life. None comes before the first one."""
+        """An event, as OpenAI sends it: some clients ignore comments. None comes before the first event."""
         if self._output is None:
             return b": ping\n\n"
         return _event("keepalive", max(0, self._number - 1), {})
@@ -64,7 +64,7 @@ class EventWriter:
 
     def error(self, error: ProxyError) -> bytes:
         """`error` is for clients that look for errors, `response.failed` for those that look for an end. The vendor may
-        have said so itself.
+        have reported it itself.
         """
         said: Any = error.body()["error"]
         native = native_of(self._call)
@@ -86,7 +86,7 @@ class EventWriter:
         return self._output
 
     def _add_text(self, output: Output, text: str) -> None:
-        """Nearly all events are pieces of text."""
+        """Adds a piece of text, as nearly all events do."""
         said = output.current
         if not isinstance(said, Said) or said.kind != "output_text" or not text:
             if text:

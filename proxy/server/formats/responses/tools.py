@@ -1,9 +1,9 @@
 """Translates: the tools of a Responses request into functions, and the names of their calls back.
 
 A `namespace` groups functions: each gets a name of its own, `group__function`. A custom tool takes free text: it
-becomes a function with one text, `input`. The vendor's own (hosted) tools are offered by coding agents beside
-functions, whatever the model: there they are left out. Where nothing else is offered, or one is demanded, a web search
-is one in chats too, and the others are for the vendor alone.
+becomes a function with one text, `input`. Coding agents offer the vendor's own (hosted) tools beside functions,
+for any model: those are left out. If nothing else is offered, or one is demanded, a web search becomes a chat's web
+search, and the others work only with the vendor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FREE = {
 
 
 class Named(Struct, frozen=True):
-    """What a function stands for: a function of the client or a custom tool, and its group."""
+    """The tool that a function represents: a function of the client or a custom tool, and its group."""
 
     name: str
     namespace: str | None = None
@@ -43,9 +43,9 @@ class Named(Struct, frozen=True):
 
 
 class Tools(Struct):
-    """`functions` in the shape of chats; `places`: where each stands; `names`: what each is. `search`: options of a web
-    search. `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool
-    without which the request makes no sense -> what it is.
+    """`functions` in the shape of chats; `places`: the position of each; `names`: the tool that each represents.
+    `search`: options of a web search. `left_out`: fields that are not translated. `fetches`: a tool runs at the vendor.
+    `only_here`: the place of a tool without which the request makes no sense -> its description.
     """
 
     functions: list[dict[str, Any]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Tools(Struct):
     places: list[str] = field(default_factory=list)
 
     def name_of(self, name: str, namespace: str | None, *, is_custom: bool) -> str:
-        """The function's name for a tool of the client, also for one that is in the history alone."""
+        """The function's name for a tool of the client, also for one that is only in the history."""
         named = Named(name, namespace, is_custom)
         if (known := self.sent.get(named)) is not None:
             return known
@@ -72,7 +72,7 @@ class Tools(Struct):
 
 
 def tools_of(given: list[Any] | None, choice: Any) -> Tools:
-    """Raises BadRequest for what is no tool, and for a choice that names none."""
+    """The translated tools. Raises BadRequest for an invalid tool, and for a choice that names none."""
     tools = Tools()
     hosted: dict[str, tuple[int, dict[str, Any]]] = {}
     for place, tool in enumerate(given or []):
@@ -155,14 +155,14 @@ def _add_own(tools: Tools, tool: dict[str, Any], where: str, namespace: str | No
     else:
         function = {each: given[each] for each in _FUNCTION if given.get(each) is not None}
     if tool.get("defer_loading") is True and "tools.defer_loading" not in tools.left_out:
-        tools.left_out.append("tools.defer_loading")  # every tool is shown from the start: nobody searches
+        tools.left_out.append("tools.defer_loading")  # every tool is shown from the start, so none is searched for
     marks = {each: tool[each] for each in _MARKS if tool.get(each) is not None}
     tools.functions.append({"type": "function", "function": {**function, "name": sent}, **marks})
     tools.places.append(where)
 
 
 def _free(tool: dict[str, Any]) -> dict[str, Any]:
-    """A function for a custom tool. A grammar stands in its description: only its own vendor enforces one."""
+    """A function for a custom tool. A grammar goes into its description, because only its own vendor enforces one."""
     told = [tool["description"]] if isinstance(tool.get("description"), str) else []
     form = mapping(tool.get("format"))
     if form.get("type") == "grammar":
@@ -218,7 +218,7 @@ def _chosen(tools: Tools, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def free_input(arguments: str) -> str:
-    """The input of a custom tool in the arguments of its function; the arguments as they are where they hold none."""
+    """The input of a custom tool in the arguments of its function; the arguments unchanged if there is none."""
     value = json_or_none(arguments)
     text = value.get(INPUT) if isinstance(value, dict) else None
     return text if isinstance(text, str) else arguments
