@@ -269,8 +269,10 @@ class AttemptLoop:
                 response = await self._resources.off_loop.run(size, reading)
         attempt.note_whole(response)
         attempt.request.check(response)
-        if attempt.native is not None:
+        if attempt.native is not None and answer.body[:64].lstrip().startswith(b"{"):
             attempt.native.whole = answer.body
+        else:
+            attempt.native = None  # an event stream, or a list of them: the client waits for one object
         if attempt.cut is None:
             return response
         return await self._resources.off_loop.run(size, partial(attempt.cut.whole, cast(ChatResponse, response)))

@@ -6,6 +6,8 @@ piece in which the decoder saw the finish, the stream is held back until the cal
 
 from __future__ import annotations
 
+from proxy.providers.base.answers import json_or_none
+
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -38,3 +40,15 @@ class NativeAnswer:
     def tail(self) -> bytes:
         """The remaining bytes, to send once the call is settled."""
         return self.take() + bytes(self._pending)
+
+
+def with_whole_events(tail: bytes) -> bytes:
+    """The end of a stream whose connection broke off after the finish: the last event gets the blank line without which
+    clients do not read it, and is left out if it is cut itself. Other bytes are as they came.
+    """
+    if not tail or tail.endswith(_EVENT_ENDS):
+        return tail
+    end = max(tail.rfind(mark) + len(mark) if mark in tail else 0 for mark in _EVENT_ENDS)
+    rest = tail[end:].rstrip(b"\r\n")
+    name, _, data = rest.splitlines()[-1].partition(b":") if rest else (b"", b"", b"")
+    return tail[:end] + (rest + b"\n\n" if name == b"data" and json_or_none(data) is not None else b"")

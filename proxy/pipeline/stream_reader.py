@@ -125,8 +125,7 @@ class StreamReader:
         if answer is None:
             self._is_whole = False
             return self._decode([*self._framing.feed(body), *self._framing.close()])
-        if self._attempt.native is not None:  # the client waits for the vendor's own events
-            raise self._exchange.no_stream()
+        self._attempt.native = None  # the client waits for events, and these are none
         self._decoder = _Unfolded()
         chunks = [chunk for batch in chunks_of(answer) for chunk in batch]
         if (usage := answer.get("usage")) is not None:

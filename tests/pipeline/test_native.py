@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.native import NativeAnswer, with_whole_events
 
 EVENTS = ["event: a\ndata: 1\n\n", ": ping\n\n", "data: two\ndata: lines\n\n", "data: é漢😀\n\n", "data: {}\n\n"]
 FINISH = "data: finish\n\ndata: usage\n\ndata: [DONE]\n\n"
@@ -104,3 +104,22 @@ def test_a_stream_of_many_small_pieces_is_not_searched_again_from_its_start() ->
     assert native.take() == b""
     native.add(b"\n\n", False)
     assert len(native.take()) == 1_000_002
+
+
+@pytest.mark.parametrize(
+    ("tail", "whole"),
+    [
+        (b"", b""),
+        (b"data: {}\n\n", b"data: {}\n\n"),
+        (b"data: {}\r\n\r\n", b"data: {}\r\n\r\n"),
+        (b"data: {}\r\rdata: 1\r\r", b"data: {}\r\rdata: 1\r\r"),
+        (b"data: {}\n\ndata: {}", b"data: {}\n\ndata: {}\n\n"),
+        (b"data: {}\n\nevent: end\ndata: {}\r", b"data: {}\n\nevent: end\ndata: {}\n\n"),
+        (b"data: {}\n\nevent: end\ndata: {", b"data: {}\n\n"),
+        (b"data: {}\n\nevent: end", b"data: {}\n\n"),
+        (b"event: end\nda", b""),
+    ],
+)
+def test_a_stream_that_breaks_off_after_the_finish_ends_with_a_whole_event(tail: bytes, whole: bytes) -> None:
+    """What came complete stays as it came."""
+    assert with_whole_events(tail) == whole

@@ -63,6 +63,60 @@ async def test_a_whole_answer_is_read_for_either_request(tmp_path: Path, kind: s
     await both(tmp_path, kind, [*answers, http(b" \n" + body, "text/event-stream")])
 
 
+OWN = [  # a vendor's own dialect at its own vendor, where bytes pass as they came; the writer of its streams
+    ("anthropic", "anthropic", "/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}),
+    ("openai, api: by_model", "perplexity", "/v1/responses", {"input": "hi"}),
+]
+
+
+def told(answer: Any) -> str:
+    """The text of a message or a response."""
+    blocks = answer["content"] if "content" in answer else answer["output"][-1]["content"]
+    return "".join(block["text"] for block in blocks)
+
+
+def streamed(body: bytes) -> tuple[str, str]:
+    """The text of a stream of named events, and the name of the last one."""
+    events = [json.loads(line[6:]) for line in body.decode().splitlines() if line.startswith("data: ")]
+    deltas = [each["delta"] for each in events if each["type"].endswith("delta") and "stop_reason" not in str(each)]
+    return "".join(delta if isinstance(delta, str) else delta["text"] for delta in deltas), events[-1]["type"]
+
+
+@pytest.mark.parametrize(("kind", "wire", "path", "asked"), OWN, ids=[path for _, _, path, _ in OWN])
+async def test_bytes_pass_only_in_the_form_that_was_asked_for(
+    tmp_path: Path, kind: str, wire: str, path: str, asked: dict[str, Any]
+):
+    """A stream for a whole request, and a whole answer for a stream, are translated like those of other vendors."""
+    stream, body = WRITERS[wire](SPOKEN, []), json.dumps(answer(wire, 2)).encode()
+    end = "message_stop" if wire == "anthropic" else "response.completed"
+    served = [b""]
+    async with before(tmp_path, kind, lambda: served[0]) as server:
+        for sent in (stream, body, b"\xef\xbb\xbf" + body):
+            served[0] = http(sent, "application/json")
+            one = await post(server.port, json.dumps({**asked, "model": "odd/m"}).encode(), path)
+            other = await post(server.port, json.dumps({**asked, "model": "odd/m", "stream": True}).encode(), path)
+            assert one.status == other.status == 200, (one.body, other.body)
+            assert (told(one.json), streamed(other.body)) == (SAID, (SAID, end))
+    assert [row["attempts"] for row in rows(tmp_path, "calls")] == [1] * 6
+
+
+@pytest.mark.parametrize(("kind", "wire", "path", "asked"), OWN, ids=[path for _, _, path, _ in OWN])
+async def test_a_stream_that_breaks_off_after_its_finish_is_ended(
+    tmp_path: Path, kind: str, wire: str, path: str, asked: dict[str, Any]
+):
+    """Wherever that is in its last event: the client reads the whole answer, or an error, and no half of an event."""
+    stream = WRITERS[wire](SPOKEN, [])
+    end = b"message_stop" if wire == "anthropic" else b"response.completed"
+    ends, served = set(), [b""]
+    async with before(tmp_path, kind, lambda: served[0]) as server:
+        for cut in range(stream.rindex(b"\n\n", 0, stream.rindex(end)), len(stream)):
+            served[0] = http(stream[:cut], "text/event-stream")
+            got = await post(server.port, json.dumps({**asked, "model": "odd/m", "stream": True}).encode(), path)
+            assert got.body.endswith(b"\n\n")
+            ends.add(streamed(got.body)[1])
+    assert ends == ({"message_stop"} if wire == "anthropic" else {"response.completed", "error"})
+
+
 async def test_lines_of_json_are_events(tmp_path: Path):
     """Without `data:` and without blank lines."""
     deltas: list[dict[str, Any]] = [{"content": "hello "}, {"content": "there"}, {}]

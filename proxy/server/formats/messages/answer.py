@@ -7,6 +7,7 @@ calls. Source: the `anthropic` package 2.8, read in November 2026.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from msgspec import Struct
 from proxy.metering import tokens
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import CutShort
-from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.native import NativeAnswer, with_whole_events
 from proxy.pipeline.trace import trace
 from proxy.providers.base.content import arguments
 from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
@@ -28,6 +29,7 @@ from proxy.server.formats.responses.parts import flat_citations
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _ERROR = b"event: error\n"
+_STOP = re.compile(rb'"type"\s*:\s*"message_stop"')
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 _OWN_REASONS = frozenset(
     {"pause_turn", "refusal", "model_context_window_exceeded", "stop_sequence", "compaction", "max_tokens"}
@@ -163,7 +165,8 @@ class EventWriter(CutShort):
     def tail(self, usage: Usage) -> bytes:
         """The end of the message, once the call is settled."""
         if (native := self._native()) is not None:
-            return native.tail()
+            said = with_whole_events(native.tail())
+            return said if _STOP.search(said) else said + event("message_stop", {})
         frames: list[bytes] = []
         self._begin(frames)
         for block, pieces in self._waiting.values():

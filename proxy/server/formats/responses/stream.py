@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.pipeline.call import Call
+from proxy.pipeline.native import with_whole_events
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
@@ -55,7 +56,7 @@ class EventWriter:
 
     def tail(self, usage: Usage) -> bytes:
         if (native := native_of(self._call)) is not None:
-            return native.tail()
+            return with_whole_events(native.tail())
         output = self._begun()
         items = output.end()
         response = self._envelope.ended(items, output.finish_reason, usage, output.extras)
