@@ -62,7 +62,7 @@ async def test_a_program_registers_its_prompts_at_each_start(here: Scene) -> Non
     prompts = here.api.prompts
     first = await prompts.register("own", TEXT, parameters={"temperature": 0})
     assert await prompts.register("own", TEXT, ["fields", "html"], parameters={"temperature": 0}) == first
-    with pytest.raises(BadRequest, match="is there already") as refused:
+    with pytest.raises(BadRequest, match="is already there") as refused:
         await prompts.register("own", "other words")
     assert (refused.value.status, refused.value.is_retryable) == (409, False)
 

@@ -69,7 +69,7 @@ def test_together_takes_texts_and_nothing_else() -> None:
     """It has no formats and no dimensions."""
     result = PROVIDERS["together"]().build_embeddings(asked(encoding_format="base64", user="ada"), "m")
     assert (json.loads(result.http.body), result.dropped) == ({"model": "m", "input": ["a", "b"]}, ["user"])
-    with pytest.raises(BadRequest, match="one length"):
+    with pytest.raises(BadRequest, match="one vector length"):
         sent("together", dimensions=3)
 
 

@@ -206,7 +206,7 @@ async def test_a_model_can_be_its_own_panel(server: Server) -> None:
         ({"panel": {"size": 0}}, "routing.ensemble.size", "expected `int` >= 1"),
         ({"panel": {"members": [{"usee": "x"}]}}, "routing.ensemble.members.0", "usee"),
         ({"panel": {"members": [" "]}}, "routing.ensemble.members.0", "must not be empty"),
-        ({"panel": {"models": ["a"], "members": ["b"]}}, "routing.ensemble.models", "another word"),
+        ({"panel": {"models": ["a"], "members": ["b"]}}, "routing.ensemble.models", "a synonym"),
         ({"panel": {"models": ["fake/ok"] * 17}}, "routing.ensemble.models", "at most 16"),
         ({"panel": {"models": ["fake/ok", "nowhere/x"]}}, "routing.ensemble", "'nowhere/x' does not exist"),
         ({"panel": {"models": ["ensemble:piar"]}}, "routing.ensemble", "Did you mean ensemble:pair?"),

@@ -99,8 +99,8 @@ async def test_callers_without_a_key_rate_their_calls(upstream: FakeUpstream, tm
     ("fields", "param", "said"),
     [
         ({}, "success", "success (true or false), score (from 0 to 1) or comment"),
-        ({"success": None, "score": None, "comment": None}, "success", "Say something"),
-        ({"comment": "  \n"}, "success", "Say something"),
+        ({"success": None, "score": None, "comment": None}, "success", "Rate the answer"),
+        ({"comment": "  \n"}, "success", "Rate the answer"),
         ({"success": "yes"}, "success", "Expected `bool | null`"),
         ({"success": 1}, "success", "Expected `bool | null`"),
         ({"score": True}, "score", "Expected `float | null`"),

@@ -252,9 +252,9 @@ async def test_a_web_socket_is_refused_at_once(server: Server) -> None:
 
 async def test_what_only_openai_has_is_not_found(api: Any) -> None:
     """OpenAI's SDK tells 404 from other faults: its users go on without."""
-    with pytest.raises(openai.NotFoundError, match="no POST /responses/compact here"):
+    with pytest.raises(openai.NotFoundError, match=r"no POST /responses/compact\."):
         await api.compact(model="fake/ok", input="hi")
-    with pytest.raises(openai.NotFoundError, match="no POST /responses/input_tokens here"):
+    with pytest.raises(openai.NotFoundError, match=r"no POST /responses/input_tokens\."):
         await api.input_tokens.count(model="fake/ok", input="hi")
     with pytest.raises(openai.NotFoundError, match="nothing at"):
         await api.cancel("resp_1")

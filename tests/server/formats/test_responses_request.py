@@ -258,7 +258,7 @@ def test_references_to_our_items_become_the_items() -> None:
     assert json.loads(resolved.native.body) == json.loads(body([user("u"), said, call, OUTPUT], store=True))
     assert resolved.fields["messages"] == messages(user("u"), said, call, OUTPUT)
     for kept, param in (({}, "input.1.id"), ({answer: json.dumps([said]).encode()}, "input.2.id")):
-        with pytest.raises(BadRequest, match=r"no item .* is kept here.*`store: false`") as caught:
+        with pytest.raises(BadRequest, match=r"no item .* is stored here.*`store: false`") as caught:
             request.resolved(kept)
         assert caught.value.param == param
     with pytest.raises(BadRequest, match="no call before it"):

@@ -196,7 +196,7 @@ async def test_a_prompt_from_its_form_to_its_second_version(browser: Browser, ap
         ({"parameters": '{"temperature": "hot"}'}, "parameters", "temperature"),
         ({"parameters": "7"}, "parameters", "expected an object"),
         ({"model": "nobody/none"}, "model", "nobody"),
-        ({"labels": "7"}, "labels", "not digits alone"),
+        ({"labels": "7"}, "labels", "not only digits"),
         ({"notes": "n" * 4_001}, "notes", "4000"),
         ({"tools": '{"a": 1}'}, "tools", "expected a list"),
         ({"template": "\x00"}, "template", "NUL"),
