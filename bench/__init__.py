@@ -1,1 +1,1 @@
-"""Measures what one request costs: `python -m bench` from the top of the checkout, with the tools of `scripts/test`."""
+"""Measures what one request costs: `scripts/bench [--quick] [--peers]` from the top of the checkout."""

@@ -1,5 +1,5 @@
-"""Orchestrates: `python -m bench [--quick] [--peers] [--seconds N]` prints what a request, a start and an idle server
-cost; with `--peers` also what a request costs other gateways in the same run.
+"""Orchestrates: `scripts/bench [--quick] [--peers] [--seconds N] [--write]` prints what a request, a start and an idle
+server cost, and how that stands to the goals; with `--peers` also what a request costs other gateways in the same run.
 
 CPU is that of the gateway's processes alone. The load generator is this process, the upstream one more, on other cores
 where there are any. Rounds of all cases and gateways take turns, so a slow minute of the machine hits each of them.
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+import re
+import resource
 import sys
 import tempfile
 import time
@@ -18,70 +21,51 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from bench.answers import Case
+from bench import page, states
+from bench.cases import CASES, Case
+from bench.direct import Direct
+from bench.goals import TWO_WORKERS, Run
+from bench.peers import peers
 from bench.process import leave_on_sigterm
-from bench.product import Product, serving
-from bench.report import lines, table
-from bench.tensorzero import TensorZero
+from bench.product import Product
+from bench.report import lines
 from bench.trials import Gateway, Plan, measure
-
-CASES = (
-    Case("whole answer", "whole", False, 4000),
-    Case("stream of 200 events, in few writes", "few", True, 800),
-    Case("stream of 200 events, a write each", "each", True, 400),
-)
-QUICK = tuple(replace(case, requests=case.requests // 8) for case in CASES)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small round of everything: does it run at all?")
-    parser.add_argument("--peers", action="store_true", help="measure other gateways too, instead of starts and memory")
-    parser.add_argument("--seconds", type=float, default=60, help="no new round begins after so long (default 60)")
+    parser.add_argument("--peers", action="store_true", help="measure other gateways too; installs them on first use")
+    parser.add_argument("--seconds", type=float, default=60, help="no fourth round begins after so long (default 60)")
+    parser.add_argument("--write", action="store_true", help="renew the figures and the plot of docs/performance.md")
     options = parser.parse_args()
     leave_on_sigterm()
-    until = time.monotonic() + options.seconds
-    print(_machine())
-    product = Product()
-    gateways: list[Gateway] = [product]
+    _allow_many_files()
+    gateways: list[Gateway] = [Product(), Product(TWO_WORKERS, workers=2), Direct()]
     if options.peers:
-        gateways.append(TensorZero())
-    else:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            _starts(Path(folder), 1 if options.quick else 7, until - options.seconds / 2)
-    return run(gateways, quick=options.quick, until=until)
+        gateways += peers()
+    run = measured(gateways, CASES, quick=options.quick, seconds=options.seconds)
+    for line in lines(run):
+        print(line)
+    if options.write:
+        page.write(run)
+    own = gateways[0].name
+    return 1 if own in run.results.not_served or any(own in errors for errors in run.results.errors.values()) else 0
 
 
-def run(gateways: Sequence[Gateway], *, quick: bool, until: float) -> int:
-    """Prints what requests cost at each of them, with the first as the one that others are compared with."""
+def measured(gateways: Sequence[Gateway], cases: Sequence[Case], *, quick: bool, seconds: float) -> Run:
+    """Everything, in one run."""
+    machine, load = _machine(), ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{machine}, load before: {load}", flush=True)
+    started = states.starts(1 if quick else 5, time.monotonic() + seconds / 2)
+    reads = {str(calls): states.usage_ms(calls) for calls in states.CALLS[: 1 if quick else None]}
     core, others = _cores()
-    plan = Plan(QUICK if quick else CASES, 1 if quick else 7, 1 if quick else 3, until, core, others)
+    if quick:
+        cases = [replace(case, requests=max(1, case.requests // 8)) for case in cases]
+    plan = Plan(cases, 1 if quick else 7, 1 if quick else 3, time.monotonic() + seconds, core, others)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         results = measure(Path(folder), gateways, plan)
-    for line in lines(results, gateways[0].name):
-        print(line)
-    failed = {name for _, name in results.errors} | results.not_served.keys()
-    return 1 if gateways[0].name in failed else 0
-
-
-def _starts(folder: Path, rounds: int, until: float) -> None:
-    """Start-up times and idle memory; the first start warms the disk's and Python's caches and is not counted."""
-    seconds: dict[str, list[float]] = {"start to the first /livez": [], "start to the first embedded answer": []}
-    memory: dict[str, list[float]] = {"server, idle": [], "server, after an answer": [], "embedded model's process": []}
-    for number in range(rounds + 1):
-        with serving(folder, None, set()) as server:
-            server.get("/livez")
-            ready_s, idle_mb = server.process.since_start_s(), server.process.rss_mb()
-            server.ask("auto")
-            if number > 0:
-                _add(seconds, ready_s, server.process.since_start_s())
-                _add(memory, idle_mb, server.process.rss_mb(), server.process.child_rss_mb())
-        if number > 0 and time.monotonic() > until:
-            break
-    for line in table("start and memory", {f"{name}, s": values for name, values in seconds.items()}, ".2f"):
-        print(line)
-    for line in table("", {f"{name}, MB": values for name, values in memory.items()}, ".0f"):
-        print(line)
+    return Run(f"{datetime.now(UTC):%-d %B %Y}", machine, load, results, started, reads)
 
 
 def _cores() -> tuple[set[int], set[int]]:
@@ -90,15 +74,18 @@ def _cores() -> tuple[set[int], set[int]]:
     return (set(cores[:1]), set(cores[1:])) if len(cores) > 1 else (set(), set())
 
 
-def _add(columns: dict[str, list[float]], *values: float) -> None:
-    for column, value in zip(columns.values(), values, strict=True):
-        column.append(value)
+def _allow_many_files() -> None:
+    """A thousand open streams take as many descriptors here and at the upstream, which inherits this limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _machine() -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
-    version = sys.version.split()[0]
-    return f"{datetime.now(UTC):%Y-%m-%d}, Python {version}, {os.cpu_count()} cores, load before: {load}"
+    processor, about = "", Path("/proc/cpuinfo")
+    if about.exists() and (found := re.search(r"^model name\s*: (.+)$", about.read_text(), re.MULTILINE)):
+        processor = f" ({found[1].strip()})"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{system}, {os.cpu_count()} cores{processor}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

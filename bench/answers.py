@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from msgspec import Struct
-
 EVENTS = 200
 _WRITE_BYTES = 16384
 _TOKENS = 80  # of a whole answer, which then has 1 kB
 _WHOLE_TEXT = " ".join(f"token-{number:03}" for number in range(_TOKENS))
 _TEXTS = [f"tok{number} " for number in range(EVENTS)]
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n%s\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
+STREAM_HEAD = _HEAD % (b"text/event-stream; charset=utf-8", b"transfer-encoding: chunked")
+LAST_CHUNK = b"0\r\n\r\n"
 _STREAMED_TEXT = "".join(_TEXTS)
 _CONTENT = b'"content":"tok'
-_DONE = b"data: [DONE]"
-
-
-class Case(Struct, frozen=True):
-    """One kind of request. `model` is the model's name at the upstream, `requests` how many make one round."""
-
-    name: str
-    model: str
-    stream: bool
-    requests: int
+DONE = b"data: [DONE]\n\n"
 
 
 class WrongAnswer(Exception):
@@ -33,11 +23,12 @@ class WrongAnswer(Exception):
 
 
 def writes(model: str) -> list[bytes]:
-    """The bytes of an answer, one item for each write: `whole`, `few` (16 KiB each) or `each` (one event each).
+    """The bytes of an answer, one item for each write: `whole`, `few` (16 KiB each), `each` (one event each) or
+    `claude` (Anthropic's events, 16 KiB each).
 
     The last chunk of a stream leaves on its own, as real servers send it. Raises KeyError for another name.
     """
-    return {"whole": _whole, "few": _few, "each": _each}[model]()
+    return {"whole": _whole, "few": _few, "each": _each, "claude": _claude}[model]()
 
 
 def check_whole(body: bytes) -> None:
@@ -74,7 +65,7 @@ def check_stream(body: bytes) -> None:
 
 def looks_streamed(body: bytes) -> bool:
     """A cheap check of an answer like one that `check_stream` has seen. May be false for a complete answer."""
-    return body.count(_CONTENT) == EVENTS and _DONE in body[-200:]
+    return body.count(_CONTENT) == EVENTS and DONE in body[-200:]
 
 
 def dechunked(body: bytes) -> bytes:
@@ -90,6 +81,23 @@ def dechunked(body: bytes) -> bytes:
         start = end + 2 + size + 2
 
 
+def chunk(piece: bytes) -> bytes:
+    """`piece` as one chunk of a chunked body."""
+    return b"%x\r\n%s\r\n" % (len(piece), piece)
+
+
+def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    """One event of a stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: %s\n\n" % _encode(_common("chat.completion.chunk", choices=[choice]))
+
+
+def usage_event(tokens: int) -> bytes:
+    """The event of a stream that tells its tokens."""
+    usage = {"prompt_tokens": 60, "completion_tokens": tokens, "total_tokens": 60 + tokens}
+    return b"data: %s\n\n" % _encode({**_common("chat.completion.chunk", choices=[]), "usage": usage})
+
+
 def _whole() -> list[bytes]:
     message = {"role": "assistant", "content": _WHOLE_TEXT, "refusal": None}
     usage = {"prompt_tokens": 60, "completion_tokens": _TOKENS, "total_tokens": 60 + _TOKENS}
@@ -99,7 +107,10 @@ def _whole() -> list[bytes]:
 
 
 def _few() -> list[bytes]:
-    body = b"".join(_events())
+    return _in_pieces(b"".join(_events()))
+
+
+def _in_pieces(body: bytes) -> list[bytes]:
     pieces = [body[start : start + _WRITE_BYTES] for start in range(0, len(body), _WRITE_BYTES)]
     return _chunked(pieces)
 
@@ -108,24 +119,36 @@ def _each() -> list[bytes]:
     return _chunked(_events())
 
 
+def _claude() -> list[bytes]:
+    """The same text in Anthropic's events, with a finish and usage."""
+    usage = {"input_tokens": 60, "output_tokens": 1}
+    message = {"id": "msg_bench", "type": "message", "role": "assistant", "model": "claude", "content": []}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ]
+    events += [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in _TEXTS
+    ]
+    finish = {"stop_reason": "end_turn", "stop_sequence": None}
+    events += [
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": finish, "usage": {"output_tokens": EVENTS}},
+        {"type": "message_stop"},
+    ]
+    return _in_pieces(
+        b"".join(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), _encode(event)) for event in events)
+    )
+
+
 def _chunked(pieces: list[bytes]) -> list[bytes]:
-    head = _HEAD % (b"text/event-stream; charset=utf-8", b"transfer-encoding: chunked")
-    chunks = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
-    return [head, *chunks, _LAST_CHUNK]
+    return [STREAM_HEAD, *map(chunk, pieces), LAST_CHUNK]
 
 
 def _events() -> list[bytes]:
     """A role, 200 tokens, the finish, usage, which both gateways ask for, and the end marker."""
-    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
-    deltas += [({"content": text}, None) for text in _TEXTS]
-    deltas.append(({}, "stop"))
-    chunks = [
-        _common("chat.completion.chunk", choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
-        for delta, finish in deltas
-    ]
-    usage = {"prompt_tokens": 60, "completion_tokens": EVENTS, "total_tokens": 60 + EVENTS}
-    chunks.append({**_common("chat.completion.chunk", choices=[]), "usage": usage})
-    return [b"data: %s\n\n" % _encode(chunk) for chunk in chunks] + [b"data: [DONE]\n\n"]
+    said = [event({"role": "assistant", "content": ""}), *(event({"content": text}) for text in _TEXTS)]
+    return [*said, event({}, "stop"), usage_event(EVENTS), DONE]
 
 
 def _common(kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:

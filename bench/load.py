@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import cast
 
 from msgspec import Struct
 
-from bench.answers import Case, WrongAnswer, check_stream, check_whole, looks_streamed, looks_whole
+from bench.answers import LAST_CHUNK, WrongAnswer, check_stream, check_whole, looks_streamed, looks_whole
+from bench.cases import Case
 
 _END_OF_HEAD = b"\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
 _ROUND_S = 120
 
 
 class Target(Struct, frozen=True):
-    """Where requests go. `prefix`: what a gateway wants before the model's name at the upstream."""
+    """Where requests go. `prefix`: what a gateway wants before the model's name at the upstream; `named`: other names
+    of single models; `headers`: more of them."""
 
     port: int
     path: str = "/v1/chat/completions"
     prefix: str = ""
+    named: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    key: str = "any"
 
 
 class Round(Struct, frozen=True):
@@ -41,21 +44,31 @@ class Round(Struct, frozen=True):
         return self.latencies_s[min(len(self.latencies_s) - 1, int(share * len(self.latencies_s)))] * 1000
 
 
-async def run(target: Target, case: Case, connections: int) -> Round:
-    """One round of `case`, shared by so many connections. Raises WrongAnswer, OSError, TimeoutError."""
-    model = target.prefix + case.model
-    fields = {"model": model, "stream": case.stream}
-    body = json.dumps({**fields, "messages": [{"role": "user", "content": "one two three " * 20}]}).encode()
-    head = f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\ncontent-type: application/json\r\n"
-    request = f"{head}authorization: Bearer any\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+def request(target: Target, case: Case) -> bytes:
+    """The bytes of one request."""
+    body = case.body(case.ours or target.named.get(case.model) or target.prefix + case.model)
+    lines = [
+        f"POST {target.path} HTTP/1.1",
+        f"host: 127.0.0.1:{target.port}",
+        "content-type: application/json",
+        f"authorization: Bearer {target.key}",
+        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in target.headers.items()),
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode() + body
+
+
+async def run(target: Target, case: Case) -> Round:
+    """One round of `case`, shared by its connections. Raises WrongAnswer, OSError, TimeoutError."""
+    asked = request(target, case)
     left = iter(range(case.requests))
     loop = asyncio.get_running_loop()
     clients: list[_Client] = []
     started = time.perf_counter()
     try:
-        for _ in range(min(connections, case.requests)):
+        for _ in range(min(case.connections, case.requests)):
             _, client = await loop.create_connection(
-                lambda: _Client(request, case.stream, left), "127.0.0.1", target.port
+                lambda: _Client(asked, case.stream, left), "127.0.0.1", target.port
             )
             clients.append(client)
         async with asyncio.timeout(_ROUND_S):
@@ -71,11 +84,11 @@ async def run(target: Target, case: Case, connections: int) -> Round:
 class _Client(asyncio.Protocol):
     """One connection: the next request leaves when the last answer is complete. Its first answer is checked in full."""
 
-    def __init__(self, request: bytes, stream: bool, left: Iterator[int]) -> None:
+    def __init__(self, asked: bytes, stream: bool, left: Iterator[int]) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.latencies_s: list[float] = []
         self.answer_bytes = 0
-        self._request = request
+        self._asked = asked
         self._stream = stream
         self._left = left
         self._pieces = bytearray()
@@ -85,7 +98,7 @@ class _Client(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
-        if self.finished.done() and not self.finished.cancelled():
+        if not self.finished.cancel() and not self.finished.cancelled():
             self.finished.exception()  # the first of them was raised
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,7 +126,7 @@ class _Client(asyncio.Protocol):
             return
         self._pieces.clear()
         self._body_at, self._size = 0, None
-        self._transport.write(self._request)
+        self._transport.write(self._asked)
         self._sent_at = time.perf_counter()
 
     def _has_head(self) -> bool:
@@ -132,7 +145,7 @@ class _Client(asyncio.Protocol):
     def _is_complete(self) -> bool:
         if self._size is not None:
             return len(self._pieces) >= self._body_at + self._size
-        return self._pieces.endswith(_LAST_CHUNK)
+        return self._pieces.endswith(LAST_CHUNK)
 
     def _note(self, now: float) -> None:
         """The first answer is checked thoroughly, the others only where they do not look like it."""

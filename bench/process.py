@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
+
+_READY_S = 120
 
 
 class NotServed(Exception):
@@ -37,6 +42,10 @@ class Measured:
     def rss_mb(self) -> float:
         return float(self._process.memory_info().rss / 1e6)
 
+    def memory_mb(self) -> float:
+        """Resident memory, also of the processes it started."""
+        return self.rss_mb() + self.child_rss_mb()
+
     def child_rss_mb(self) -> float:
         """Resident memory of the processes it started."""
         return float(sum(child.memory_info().rss for child in self._process.children(recursive=True)) / 1e6)
@@ -50,12 +59,40 @@ def started(
     command: Sequence[str], url: str, log: Path, cores: set[int], environ: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Measured, int]]:
     """Runs a gateway; it and the port in the first line of its output that matches `url`. Raises NotServed."""
-    with log.open("ab") as errors, on_cores(cores):
+    with log.open("ab") as errors, _running(command, cores, environ, subprocess.PIPE, errors) as (process, measured):
+        yield measured, _port(process, url, log)
+
+
+@contextmanager
+def listening(
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    cores: set[int],
+    environ: Mapping[str, str] | None = None,
+    ready: str = "",
+) -> Iterator[Measured]:
+    """Runs a gateway that is told its port, until it listens there and answers GET `ready`. Raises NotServed."""
+    with log.open("ab") as output, _running(command, cores, environ, output, output) as (process, measured):
+        until = time.monotonic() + _READY_S
+        while not _answers(port, ready):
+            if process.poll() is not None or time.monotonic() > until:
+                raise NotServed(f"it did not start: {log.read_text(errors='replace')[-300:].strip()}")
+            time.sleep(0.1)
+        yield measured
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], cores: set[int], environ: Mapping[str, str] | None, out: int | IO[bytes], err: IO[bytes]
+) -> Iterator[tuple[subprocess.Popen[bytes], Measured]]:
+    """A process with an open standard input, which ends with this block."""
+    with on_cores(cores):
         began = time.monotonic()
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=_environment(environ or {}))
+        env = _environment(environ or {})
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=err, env=env)
     try:
-        yield Measured(process, began), _port(process, url, log)
+        yield process, Measured(process, began)
     finally:
         process.terminate()
         try:
@@ -66,6 +103,27 @@ def started(
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.connect()
+        if not path:
+            return True
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def leave_on_sigterm() -> None:

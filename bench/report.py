@@ -1,20 +1,24 @@
-"""Translates: results into tables."""
+"""Translates: results into the tables that a run prints."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.trials import Results, Trial
+from bench.goals import Run
+from bench.page import goals
+from bench.trials import Results
 
 _FIGURES = (
     ("CPU of the gateway per request, µs", "cpu_us", ".0f"),
     ("requests per second, everything on this machine", "per_second", ".0f"),
-    ("latency at 32 connections, median, ms", "p50_ms", ".1f"),
-    ("latency at 32 connections, p99, ms", "p99_ms", ".1f"),
+    ("latency, median, ms; of paced streams to the first event", "p50_ms", ".1f"),
+    ("latency, p99, ms; of paced streams to the first event", "p99_ms", ".1f"),
+    ("pauses between paced events beyond the upstream's, p99, ms", "gap_p99_ms", ".1f"),
+    ("memory while all paced streams were open, MB", "open_mb", ".0f"),
     ("how busy the gateway's core was meanwhile, %", "busy_percent", ".0f"),
 )
-_WIDTH = 76
+_WIDTH = 78
 
 
 def table(title: str, rows: Mapping[str, Sequence[float]], form: str) -> Iterator[str]:
@@ -26,42 +30,35 @@ def table(title: str, rows: Mapping[str, Sequence[float]], form: str) -> Iterato
         yield f"  {name:<{_WIDTH - 2}}{figures}{len(values):>6}"
 
 
-def lines(results: Results, first: str) -> Iterator[str]:
-    """Every table, and the ratios of the gateway `first` to each other one."""
-    several = len({name for _, name in results.trials}) > 1
+def lines(run: Run) -> Iterator[str]:
+    """Every table, the goals, and why some gateway has no figures."""
+    results = run.results
     for title, figure, form in _FIGURES:
-        rows = {
-            f"{case}, {trials[0].answer_bytes / 1000:.0f} kB{f' · {name}' if several else ''}": [
-                getattr(trial, figure) for trial in trials
-            ]
-            for (case, name), trials in results.trials.items()
-        }
-        yield from table(title, rows, form)
-    yield from _ratios(results, first)
-    yield from table("memory", {f"{name}, after all of this, MB": [mb] for name, mb in results.rss_mb.items()}, ".0f")
-    alone = {f"{case} · no gateway between": [rate] for case, rate in results.alone_per_second.items()}
-    yield from table("requests per second of upstream and load generator alone", alone, ".0f")
+        yield from table(title, dict(_rows(results, figure)), form)
+    for part, form in ((" s", ".2f"), (" MB", ".0f")):
+        rows = {name: values for name, values in run.states.items() if name.endswith(part) and values}
+        yield from table(f"start and memory,{part}", rows, form)
+    after = {f"{name}, after all of this, MB": [mb] for name, mb in results.memory_mb.items() if mb}
+    yield from table("memory", after, ".0f")
+    reads = {f"of {int(calls):,} calls": took_ms for calls, took_ms in run.usage_ms.items()}
+    yield from table("reads of /v1/usage, ms", reads, ".1f")
     yield from table("noise of the machine", {"the same work in plain Python, ms of CPU": results.fixed_work_ms}, ".1f")
-    yield ""
-    for (case, name), error in results.errors.items():
-        yield f"errors: {name}, {case}: {error}"
+    yield f"\n{'goal':<60}{'median':>12}  {'verdict':<14}all rounds"
+    for goal, median, spread, verdict in goals(run):
+        yield f"  {goal.what:<58}{median:>12}  {verdict.strip('*'):<14}{spread}"
+    yield "" if run.is_quiet else "Other programs had the processors too: times by the clock on the wall say little."
+    for case, errors in results.errors.items():
+        for name, error in errors.items():
+            yield f"errors: {name}, {case}: {error}"
     for name, reason in results.not_served.items():
         yield f"{name}  served: false  {reason}"
     if not results.errors:
         yield "errors: none; each answer was complete"
 
 
-def _ratios(results: Results, first: str) -> Iterator[str]:
-    """Round by round: both halves of a ratio were measured within the same seconds."""
-    for title, figure in (("ratio of CPU per request", "cpu_us"), ("ratio of requests per second", "per_second")):
-        rows = {
-            f"{case} · {first} / {name}": _each(figure, results.trials[case, first], trials)
-            for (case, name), trials in results.trials.items()
-            if name != first and (case, first) in results.trials
-        }
-        if rows:
-            yield from table(title, rows, ".2f")
-
-
-def _each(figure: str, ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[float]:
-    return [getattr(one, figure) / getattr(other, figure) for one, other in zip(ours, theirs, strict=True)]
+def _rows(results: Results, figure: str) -> Iterator[tuple[str, list[float]]]:
+    for case, found in results.trials.items():
+        for name, trials in found.items():
+            values = [value for trial in trials if (value := getattr(trial, figure))]
+            if values:
+                yield f"{case} · {name}", values

@@ -1,4 +1,5 @@
-"""Performs I/O: an upstream that is faster than every gateway: canned answers on raw sockets, in a process of its own.
+"""Performs I/O: an upstream that is faster than every gateway: canned answers on raw sockets, and streams in real
+time, in a process of its own.
 
 It reads of a request only its length and its model. `python -m bench.upstream` prints its port and serves until its
 standard input closes.
@@ -19,10 +20,13 @@ from typing import cast
 import uvloop
 
 from bench.answers import writes
+from bench.pacing import PACES, Pacer
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model" *: *"(?:[^"]*[/:])?(\w+)"')
-_ANSWERS = {model.encode(): writes(model) for model in ("whole", "few", "each")}
+_ANSWERS = {model.encode(): writes(model) for model in ("whole", "few", "each", "claude")}
+# More deployments with the same answer: members of an ensemble, and candidates.
+_ANSWERS |= {f"whole_{letter}".encode(): writes("whole") for letter in "bcdefgh"}
 _ROOT = Path(__file__).parents[1]
 
 
@@ -32,7 +36,7 @@ class _Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self._received = b""
+        self._received = bytearray()
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,9 +52,12 @@ class _Connection(asyncio.Protocol):
         if len(self._received) < size:
             return
         model = _MODEL.search(self._received, end)
-        self._received = self._received[size:]
-        items = _ANSWERS.get(model[1]) if model else None
-        if items is None:
+        name = bytes(model[1]) if model else b""
+        del self._received[:size]
+        pace, items = PACES.get(name.decode()), _ANSWERS.get(name)
+        if pace is not None:
+            Pacer(self._transport, pace)
+        elif items is None:
             self._transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
         else:
             self._send(items, 0)
