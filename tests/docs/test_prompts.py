@@ -15,7 +15,7 @@ from proxy.prompts.presets import MAX_MESSAGES
 from proxy.prompts.templates import MAX_BYTES, MAX_VARIABLES
 from proxy.server.api.prompt_bodies import check_usable
 from proxy.server.api.prompt_operations import PROMPTS
-from proxy.server.api.prompts import MAX_FILE
+from proxy.server.api.prompt_steps import MAX_FILE
 from proxy.storage.prompt_rows import MAX_PROMPTS, MAX_VERSIONS
 from tests.serving import spawned, write_files
 from tests.upstream import spawn

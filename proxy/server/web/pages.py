@@ -169,16 +169,19 @@ class Pages:
 
         @get("/usage.csv", role="page")
         async def usage_csv(request: PageRequest) -> Response[bytes]:
-            asked = self._asked(request)
-            if asked.given.get("table") == "tokens":
-                parts = usage_view.token_parts((await self._found(asked, ()))["total"])
-                rows = [{"part": name, "tokens": tokens, "share": share} for _, name, tokens, share in parts]
-                return _csv(csv_table(("part", "tokens", "share"), rows), "tokens.csv")
-            keys = (asked.unit, *asked.keys) if asked.given.get("table") == "chart" else asked.keys
-            rows = (await self._found(asked, keys, self._baseline(asked)[1]))["groups"]
-            return _csv(csv_table(usage_columns(UsageQuery(group_by=keys)), rows), "usage.csv")
+            return await self._usage_file(self._asked(request))
 
         return [usage, usage_csv]
+
+    async def _usage_file(self, asked: Asked) -> Response[bytes]:
+        """The table that is asked for, as a file."""
+        if asked.given.get("table") == "tokens":
+            parts = usage_view.token_parts((await self._found(asked, ()))["total"])
+            rows = [{"part": name, "tokens": tokens, "share": share} for _, name, tokens, share in parts]
+            return _csv(csv_table(("part", "tokens", "share"), rows), "tokens.csv")
+        keys = (asked.unit, *asked.keys) if asked.given.get("table") == "chart" else asked.keys
+        groups = (await self._found(asked, keys, self._baseline(asked)[1]))["groups"]
+        return _csv(csv_table(usage_columns(UsageQuery(group_by=keys)), groups), "usage.csv")
 
     def _asked(self, request: PageRequest) -> Asked:
         zone = self._seen.live().budgets.config.timezone
