@@ -46,25 +46,29 @@ class Trials:
         config: Config = await self._off_loop(self._files.tried, Source(ROUTING, routing.encode()), prices)
         return config
 
-    async def check(self, routing: str, pricing: str | None) -> tuple[list[Problem], list[Problem]]:
-        """The errors in these texts, and the warnings. Without errors they would run."""
+    async def check(
+        self, routing: str, pricing: str | None, base: tuple[str, str | None] | None = None
+    ) -> tuple[list[Problem], list[Problem]]:
+        """The errors in these texts, and the warnings. Without errors they would run. `base`: the texts on disk, if a page
+        changes them to these: it may not send the environment to new places.
+        """
         try:
             config = await self.load(routing, pricing)
-            return [], await self._run(find_warnings, config, datetime.now(UTC).date(), lambda name: None)
         except ConfigError as error:
             return error.problems, []
+        if base is not None and (problems := await self._refused(base, config)):
+            return problems, []
+        return [], await self._run(find_warnings, config, datetime.now(UTC).date(), lambda name: None)
 
-    async def refused(self, base: tuple[str, str | None], texts: tuple[str, str | None]) -> list[Problem]:
-        """Why a page may not change the files on disk, `base`, to these texts. If those do not load, the running
-        configuration counts. Raises ConfigError, ProxyError.
-        """
+    async def _refused(self, base: tuple[str, str | None], after: Config) -> list[Problem]:
+        """Why a page may not make this change. If the texts on disk do not load, the running configuration counts."""
         if self._files is None:
             return []
         before = self._live().config
         if version_of(*(text.encode() for text in base if text is not None)) != before.version:
             with suppress(ConfigError):
                 before = await self.load(*base)
-        problems: list[Problem] = await self._off_loop(self._files.refused, before, await self.load(*texts))
+        problems: list[Problem] = await self._off_loop(self._files.refused, before, after)
         return problems
 
     async def plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:

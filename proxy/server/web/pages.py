@@ -180,8 +180,8 @@ class Pages:
             rows = [{"part": name, "tokens": tokens, "share": share} for _, name, tokens, share in parts]
             return _csv(csv_table(("part", "tokens", "share"), rows), "tokens.csv")
         keys = (asked.unit, *asked.keys) if asked.given.get("table") == "chart" else asked.keys
-        rows = (await self._found(asked, keys, self._baseline(asked)[1]))["groups"]
-        return _csv(csv_table(usage_columns(UsageQuery(group_by=keys)), rows), "usage.csv")
+        groups = (await self._found(asked, keys, self._baseline(asked)[1]))["groups"]
+        return _csv(csv_table(usage_columns(UsageQuery(group_by=keys)), groups), "usage.csv")
 
     def _asked(self, request: PageRequest) -> Asked:
         zone = self._seen.live().budgets.config.timezone

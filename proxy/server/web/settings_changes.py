@@ -115,11 +115,9 @@ class SettingsChanges:
 
     async def wrong(self, base: Texts, texts: Texts) -> tuple[list[Problem], list[Problem]]:
         """What is wrong with these texts as a change of `base` in a page, and what is likely to be."""
-        trials = self._operations.trials
-        errors, warnings = await trials.check(texts.routing, texts.pricing)
-        if not errors and base != texts and not await self._off_loop(self.files.has_run, texts):
-            errors = await trials.refused((base.routing, base.pricing), (texts.routing, texts.pricing))
-        return errors, warnings
+        is_edited = base != texts and not await self._off_loop(self.files.has_run, texts)
+        on_disk = (base.routing, base.pricing) if is_edited else None
+        return await self._operations.trials.check(texts.routing, texts.pricing, on_disk)
 
     async def _diffs(self, base: Texts, texts: Texts) -> list[tuple[str, list[Line]]]:
         pairs = [(base.routing, texts.routing), (base.pricing or "", texts.pricing or base.pricing or "")]

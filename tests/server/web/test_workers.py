@@ -40,4 +40,12 @@ async def test_a_session_holds_at_every_worker(tmp_path: Path) -> None:
         async with browsing(server.port) as last:
             last.client.cookies = browser.client.cookies
             assert (await last.send("/dashboard/sign-out", {"token": token})).headers["location"].endswith(SIGN_IN)
+        for _, other in ((first, second), (second, first)):  # a copy of the cookie is worth nothing at either
+            async with browsing(server.port) as thief:
+                thief.client.cookies = browser.client.cookies
+                other.suspend()
+                try:
+                    assert (await thief.get()).status_code == 303
+                finally:
+                    other.resume()
         assert server.stop() == 0
