@@ -67,9 +67,7 @@ class _Life:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         self.client: asyncio.Future[httpx.AsyncClient] = self._loop.create_future()
-        self.client.add_done_callback(
-            lambda opened: opened.exception()
-        )  # retrieved, even if no caller waits for it
+        self.client.add_done_callback(lambda opened: opened.exception())  # retrieved, even if no caller waits for it
         self.task = self._loop.create_task(self._live(opened), name="multi-model-api")
         _tasks.add(self.task)
         self.task.add_done_callback(_tasks.discard)
