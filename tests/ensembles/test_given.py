@@ -60,7 +60,7 @@ def test_a_model_has_all_seats_of_an_ensemble_of_its_own() -> None:
     [
         ({"strategy": "secnod"}, "routing.ensemble.strategy", "Did you mean second?"),
         ({"strategy": 3}, "routing.ensemble.strategy", "expected one of first, second"),
-        ({"style": "x"}, "routing.ensemble.style", "is no key of first"),
+        ({"style": "x"}, "routing.ensemble.style", "is not a key of first"),
         ({"enoug": 1}, "routing.ensemble.enoug", "Did you mean enough?"),
         ({"enough": "two"}, "routing.ensemble.enough", "expected `int | null`, got `str`."),
         ({"timeout_s": 0}, "routing.ensemble.timeout_s", "> 0"),

@@ -148,7 +148,7 @@ def test_a_stream_that_breaks_off_is_an_error():
     [
         ({"tool_choice": "required"}, "no tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "not among the tools"),
-        ({"tools": [{"type": "custom", "custom": {"name": "c"}}], "tool_choice": "required"}, "function tools only"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}], "tool_choice": "required"}, "only function tools"),
     ],
 )
 def test_a_call_that_nothing_can_make_is_refused(fields: dict[str, Any], message: str):

@@ -86,7 +86,7 @@ def test_a_call_has_a_bounded_number_of_ratings(store: SqliteStore, tmp_path: Pa
     """The next one is refused, and the store goes on working."""
     for number in range(MOST_PER_CALL):
         store.rate(Rating("one", score=number / MOST_PER_CALL), None, number)
-    with pytest.raises(RowRefused, match=f"one has {MOST_PER_CALL} ratings already"):
+    with pytest.raises(RowRefused, match=f"one already has {MOST_PER_CALL} ratings"):
         store.rate(Rating("one", True), None, 5)
     assert rows(tmp_path / "x.db", "SELECT COUNT(*) AS n FROM feedback") == [{"n": MOST_PER_CALL}]
     store.write(settled("two"))

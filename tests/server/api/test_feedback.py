@@ -194,7 +194,7 @@ async def test_concurrent_ratings_are_all_stored(server: Server, folder: Path) -
     assert [row["seq"] for row in rows] == [*range(1, MOST_PER_CALL + 1)]
     refused = await rate(server, {"id": request_id, "score": 1}, secret("ann"))
     assert (refused.status, refused.error()["code"], refused.error()["param"]) == (409, "conflict", "id")
-    assert f"{MOST_PER_CALL} ratings already" in refused.error()["message"]
+    assert f"already has {MOST_PER_CALL} ratings" in refused.error()["message"]
 
 
 async def test_a_store_that_cannot_be_written_is_told(upstream: FakeUpstream, tmp_path: Path) -> None:
