@@ -49,8 +49,8 @@ class Trials:
     async def check(
         self, routing: str, pricing: str | None, base: tuple[str, str | None] | None = None
     ) -> tuple[list[Problem], list[Problem]]:
-        """The errors in these texts, and the warnings. Without errors they would run. `base`: the texts on disk, if a page
-        changes them to these: it may not send the environment to new places.
+        """The errors in these texts, and the warnings. Without errors they would run. `base`: the texts on disk, if a
+        page changes them to these: it may not send the environment to new places.
         """
         try:
             config = await self.load(routing, pricing)
