@@ -23,6 +23,7 @@ from tests.serving import write_files
 from tests.upstream import spawn
 from tests.waiting import PATIENCE_S
 
+INSTALL_S = 500  # for each step: a guard against a hang, not a measure
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 UNREACHED = re.compile(
     "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|NameResolutionError|MaxRetryError|ProtocolError"
@@ -57,7 +58,9 @@ def installed(folder: Path, version: str, wheel: Path, extras: str = "") -> Path
     python = interpreter(version)
     if python is None:
         pytest.skip(f"no Python {version} with venv on this machine")
-    subprocess.run([python, "-I", "-m", "venv", str(folder / "venv")], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [python, "-I", "-m", "venv", str(folder / "venv")], check=True, capture_output=True, timeout=INSTALL_S
+    )
     pins = [f"{entry['name']}=={entry['version']}" for entry in locked("requirements.lock").values()]
     (folder / "pins.txt").write_text("\n".join(pins))
     command = [
@@ -72,7 +75,7 @@ def installed(folder: Path, version: str, wheel: Path, extras: str = "") -> Path
         "1",
     ]
     command += ["--disable-pip-version-check", "--no-input", "-c", str(folder / "pins.txt"), f"{wheel}{extras}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
     if done.returncode and UNREACHED.search(done.stdout + done.stderr):
         pytest.skip("no package registry can be reached")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -82,7 +85,7 @@ def installed(folder: Path, version: str, wheel: Path, extras: str = "") -> Path
 def said(command: list[str], folder: Path) -> str:
     """The output of a command that must succeed. `-I` and a bare environment: nothing of the checkout is seen."""
     bare = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, timeout=INSTALL_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
