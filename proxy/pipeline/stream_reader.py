@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import cast
 
@@ -33,6 +33,9 @@ class _Unfolded:
     finished = done = True
 
     def feed(self, event: Event) -> list[ChatChunk]:
+        return []
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
         return []
 
     def close(self) -> list[ChatChunk]:
@@ -177,9 +180,15 @@ class StreamReader:
 
     def _decode(self, events: list[Event]) -> list[ChatChunk]:
         chunks: list[ChatChunk] = []
-        for event in events:
+        at = 0
+        while at < len(events):
+            if texts := self._decoder.texts(events, at):
+                chunks += cast("list[ChatChunk]", texts)
+                at += len(texts)
+                continue
+            at += 1
             try:
-                chunks += self._decoder.feed(event)
+                chunks += self._decoder.feed(events[at - 1])
             except UpstreamError as error:
                 if self._decoder.finished:  # the answer is whole, and its usage may follow, or be in this event
                     self._has_failed_late = True
@@ -190,11 +199,9 @@ class StreamReader:
         return chunks
 
     def _note(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
-        attempt, is_progress = self._attempt, False
-        add = attempt.tally.add
-        for chunk in chunks:
-            add(chunk)
-            is_progress = is_progress or isinstance(chunk, TextChunk) or _says_something(chunk)
+        attempt = self._attempt
+        attempt.tally.add_all(chunks)
+        is_progress = any(isinstance(chunk, TextChunk) or _says_something(chunk) for chunk in chunks)
         if is_progress:
             self._progress_at = self._now()
         if (is_finished := self._decoder.finished) or self._has_several:

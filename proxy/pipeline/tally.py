@@ -5,7 +5,7 @@ Texts are counted, not kept: `Fold` keeps them if the whole answer is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from proxy.metering import tokens
@@ -30,6 +30,16 @@ class StreamTally:
         self._thought = 0
         self._named: set[tuple[int, int]] = set()
         self._calls = Fold() if has_tools else None
+
+    def add_all(self, chunks: Iterable[ChatChunk]) -> None:
+        """The next chunks, nearly all of which only add text."""
+        each: Any
+        for each in chunks:
+            if type(each) is TextChunk:
+                text: str = each.text
+                self._letters += len(text) if text.isascii() else tokens.letters(text)
+            else:
+                self.add(each)
 
     def add(self, chunk: ChatChunk) -> None:
         """Adds the next chunk. Usage may come on any; `merged` combines it."""

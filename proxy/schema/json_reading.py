@@ -180,6 +180,8 @@ class _Reader:
         found = self._commas[place] = {}
         text, at, end, depth = self._text, self._starts[place], self._starts[place + 1], self._depths[place]
         if self._quoted[place]:
+            if text.find(b'"', at, end) < 0:  # a slice of a long string, such as an image
+                return found
             at = rest.end() if (rest := _REST.match(text, at, end)) else end
         for token in _TOKEN.finditer(text, at, end):
             byte = text[token.start()]

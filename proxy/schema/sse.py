@@ -13,6 +13,7 @@ from proxy.schema.json_structure import MAX_NESTING, check_nesting
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the memory
 
 _COLON = ord(":")
+_DATA = b"data: "
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -60,6 +61,8 @@ class EventFraming:
         if self._at_start and not self._line and len(piece) >= len(_BOM):
             self._at_start = False
             piece = piece.removeprefix(_BOM)
+        if self._name and not (self._data or self._bare):
+            piece = self._add_named(piece, events)
         if not (self._data or self._bare or self._name or self._at_start):
             piece = self._add_plain(piece, events)
         *lines, rest = piece.split(b"\n")
@@ -77,27 +80,51 @@ class EventFraming:
         self._add([self._complete_line(b""), b""], events)
         return events
 
+    def _add_named(self, piece: bytes, events: list[Event]) -> bytes:
+        """Adds the event whose name came in an earlier piece, if the rest of it is one line; returns what follows."""
+        first, end, later = piece.partition(b"\n\n")
+        if not end:
+            return piece
+        line = bytes(self._line) + first
+        if not line.startswith(_DATA) or b"\n" in line or len(line) > self._max:
+            return piece
+        events.append(Event(self._name, _shallow(line[len(_DATA) :])))
+        self._name = ""
+        self._line.clear()
+        return later
+
     def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
         """Adds events of the usual kinds, a `data:` line with or without an `event:` line before it, and returns the
         bytes from the first other event on.
         """
-        at = 0
-        while (end := piece.find(b"\n\n", at)) >= 0:
-            line, name = piece[at:end], ""
-            if at == 0 and self._line:
-                line = bytes(self._line) + line
-            if not line.startswith(b"data: "):
-                head, _, line = line.partition(b"\n")
-                if not (head.startswith(b"event: ") and line.startswith(b"data: ")):
-                    break
-                name = head[7:].decode("utf-8", "replace")
-            if b"\n" in line or len(line) > self._max:
-                break
-            self._line.clear()
-            data = line[6:]
-            events.append(Event(name, data if len(data) <= MAX_NESTING else _shallow(data)))
-            at = end + 2
-        return piece[at:] if at else piece
+        end = piece.rfind(b"\n\n")
+        if end < 0:
+            return piece
+        whole = bytes(self._line) + piece[:end]
+        if whole.startswith(_DATA):  # nearly always each of them is one line
+            lines = whole[len(_DATA) :].split(b"\n\n" + _DATA)
+            are_single = whole.count(b"\n") == 2 * len(lines) - 2
+            if are_single and max(map(len, lines)) <= min(MAX_NESTING, self._max - len(_DATA)):
+                self._line.clear()
+                events += [Event("", line) for line in lines]
+                return piece[end + 2 :]
+        blocks = whole.split(b"\n\n")
+        for place, block in enumerate(blocks):
+            if (event := self._plain(block)) is None:
+                return piece if place == 0 else b"\n\n".join(blocks[place:]) + piece[end:]
+            events.append(event)
+            if place == 0:
+                self._line.clear()
+        return piece[end + 2 :]
+
+    def _plain(self, block: bytes) -> Event | None:
+        """The event of one `data:` line, or of two lines of which the first is its name."""
+        head, _, line = block.rpartition(b"\n")
+        if not line.startswith(_DATA) or len(line) > self._max or b"\n" in head:
+            return None
+        if len(line) < len(block) and not head.startswith(b"event: "):
+            return None
+        return Event(head[7:].decode("utf-8", "replace"), _shallow(line[len(_DATA) :]))
 
     def _complete_line(self, end: bytes) -> bytes:
         """The line that ends with `end`, including its earlier pieces."""

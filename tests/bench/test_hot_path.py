@@ -33,9 +33,9 @@ CHANGE = 0.15
 WARM, ROUNDS = 3, 7
 INSTRUCTIONS = {
     ("fake/ok(n_tokens=20)", False): 12_369,
-    ("fake/fast(n_tokens=200)", True): 68_109,
+    ("fake/fast(n_tokens=200)", True): 45_768,
     ("claude/ok(n_tokens=20)", False): 20_963,
-    ("claude/fast(n_tokens=200)", True): 95_484,
+    ("claude/fast(n_tokens=200)", True): 71_208,
     ("auto:code", False): 15_005,
     ("auto", False): 18_947,
     ("ensemble:three", False): 48_937,

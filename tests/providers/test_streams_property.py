@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import StreamDecoder
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.sse import Event, EventFraming
@@ -241,6 +241,28 @@ def check(kind: str, said: Said, chunks: list[ChatChunk]) -> None:
     assert (message["content"] or "") == (choice.message.content or "")
 
 
+def decoded_at_once(kind: str, data: bytes, cuts: list[int]) -> tuple[list[ChatChunk], StreamDecoder]:
+    """As the pipeline does it: the events of each piece, first those that only add text."""
+    decoder = PROVIDERS[kind.partition(",")[0]]().stream_decoder(REQUEST)
+    framing, chunks = EventFraming(), []
+    bounds = [0, *cuts, len(data)]
+    for events in [*(framing.feed(data[begin:end]) for begin, end in pairwise(bounds)), framing.close()]:
+        at = 0
+        while at < len(events):
+            if texts := decoder.texts(events, at):
+                chunks += cast("list[ChatChunk]", texts)
+                at += len(texts)
+            else:
+                chunks += decoder.feed(events[at])
+                at += 1
+    return chunks, decoder
+
+
+def plainly(chunks: list[ChatChunk]) -> list[Any]:
+    """Chunks as the dictionaries that they represent."""
+    return [chunk.whole() if isinstance(chunk, TextChunk) else chunk for chunk in chunks]
+
+
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +275,36 @@ def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, 
     chunks, decoder = decoded(kind, framed(WRITERS[kind](said, turns), []))
     decoder.close()
     check(kind, said, chunks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(said=saids(most=6), turns=turns_of, places=st.lists(st.floats(0, 1), max_size=3))
+def test_texts_read_at_once_are_those_read_one_by_one(kind: str, said: Said, turns: list[int], places: list[float]):
+    """Also if tool calls and thoughts stand between them, wherever the bytes are cut."""
+    data = WRITERS[kind](said, turns)
+    cuts = sorted(int(place * len(data)) for place in places)
+    at_once, decoder = decoded_at_once(kind, data, cuts)
+    one_by_one, other = decoded(kind, framed(data, cuts))
+    assert plainly(at_once) == plainly(one_by_one)
+    assert (decoder.finished, decoder.done) == (other.finished, other.done)
+
+
+@pytest.mark.parametrize("kind", ["groq", "anthropic", "openai"])
+def test_nearly_all_texts_are_read_at_once(kind: str):
+    """In one go, from the second or third on: each other way costs several times as much."""
+    said = Said(tokens=[f"tok{number} " for number in range(50)], reasoning=[], calls=[], finish="stop")
+    decoder = PROVIDERS[kind]().stream_decoder(REQUEST)
+    events = framed(WRITERS[kind](said, []), [])
+    taken: list[str] = []
+    at = 0
+    while at < len(events):
+        texts = decoder.texts(events, at)
+        taken += [chunk.text for chunk in texts]
+        if not texts:
+            decoder.feed(events[at])
+        at += len(texts) or 1
+    assert taken in (said.tokens, said.tokens[1:], said.tokens[2:])
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google", "perplexity", "openai, responses"])

@@ -46,6 +46,9 @@ class Plain(EventFraming):
     def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
         return piece
 
+    def _add_named(self, piece: bytes, events: list[Event]) -> bytes:
+        return piece
+
 
 UNITS = (
     *(

@@ -7,7 +7,7 @@ instances share. `upstream` sends what `build_request` returns, adds `authorize(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 
 from proxy.providers.base.images import ImageRule
 from proxy.providers.base.native import changed_body, members_of
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage, TextChunk
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.endpoints import AnyRequest
@@ -95,6 +95,12 @@ class StreamDecoder(Protocol):
 
     def feed(self, event: Event) -> list[ChatChunk]:
         """Chunks of one event. Raises UpstreamError for an error event inside a 200."""
+        ...
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+        """The chunks of the events from number `at` on, as far as each only adds text; these are not fed then. None, or
+        fewer than there are, is never wrong.
+        """
         ...
 
     def close(self) -> list[ChatChunk]:

@@ -5,7 +5,7 @@ builder of the request and the reader of the answer compute the same one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -125,6 +125,9 @@ class _Restoring:
 
     def feed(self, event: Event) -> list[ChatChunk]:
         return self._restored(self._decoder.feed(event))
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+        return self._decoder.texts(events, at)
 
     def close(self) -> list[ChatChunk]:
         return self._restored(self._decoder.close())

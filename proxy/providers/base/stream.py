@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.errors import build
 from proxy.providers.base.lenient import ends_in_half, with_halves_moved
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.json import encode
 from proxy.schema.sse import Event
 
@@ -36,6 +37,12 @@ class EventDecoder:
             self.done = True
             return [*before, *self.at_end_marker()]
         return self._padding(data, event.name)
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+        """The chunks of the events from number `at` on, as far as each only adds text; these are not fed then. None, or
+        fewer than there are, is never wrong.
+        """
+        return []
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         """The chunks of one event. `data` is an object, stripped of white space."""

@@ -7,14 +7,14 @@ tool the JSON is its arguments; with several it is `{"name": ..., "arguments": .
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import StreamDecoder
 from proxy.providers.base.json_schema import Subset, down_level
 from proxy.providers.base.tools import allowed_tools, chosen_name, function_of, tool_name
-from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import decode, encode
 from proxy.schema.sse import Event
@@ -140,6 +140,9 @@ class ForcedCallDecoder:
 
     def feed(self, event: Event) -> list[ChatChunk]:
         return [self._chunk(chunk) for chunk in self._decoder.feed(event)]
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+        return []
 
     def close(self) -> list[ChatChunk]:
         return [self._chunk(chunk) for chunk in self._decoder.close()]

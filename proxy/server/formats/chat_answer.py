@@ -51,14 +51,13 @@ class ChunkWriter:
     def write(self, chunks: list[ChatChunk]) -> bytes:
         """The frames of `chunks`, without finish_reason and usage, which `tail` sends."""
         frames: list[bytes] = []
+        heads = self._text_heads
         each: Any
         for each in chunks:
-            if type(each) is TextChunk and each.index in self._started:
-                frames += (
-                    self._text_heads.get(each.index) or self._text_head(each.index),
-                    encode(each.text),
-                    self._text_end,
-                )
+            if type(each) is TextChunk and (head := heads.get(each.index)) is not None:
+                frames += (head, encode(each.text), self._text_end)
+            elif type(each) is TextChunk and each.index in self._started:
+                frames += (self._text_head(each.index), encode(each.text), self._text_end)
             else:
                 frames += [self._frame(choice, each) for choice in each.get("choices", [])]
         return b"".join(frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from proxy.providers.base.answers import arguments_text, decode, mapping, objects, whole_arguments
@@ -23,6 +24,7 @@ from proxy.providers.compatible.responses.answer import (
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamTruncated
+from proxy.schema.sse import Event
 
 _LAST = ("response.completed", "response.incomplete")
 _FAILED = ("response.failed", "response.cancelled", "response.error", "error")
@@ -238,6 +240,19 @@ class EitherDecoder(EventDecoder):
     @property
     def finished(self) -> bool:
         return self._chosen is not None and self._chosen.finished
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """Once it is known which it is, the other decoder has all events, so its short way for texts works."""
+        if self._chosen is None or self._split is not None or self.done:
+            return super().feed(event)
+        chunks = self._chosen.feed(event)
+        self.done = self._chosen.done
+        return chunks
+
+    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+        if self._chosen is None or self._split is not None or self.done:
+            return []
+        return self._chosen.texts(events, at)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         if self._chosen is None:
