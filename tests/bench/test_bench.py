@@ -204,6 +204,7 @@ def test_a_slow_gateway_gets_a_share_of_the_requests_but_no_connection_is_left_w
     assert other.checked == [4 + 4]
 
 
+@pytest.mark.slow
 def test_paced_streams_are_timed_event_by_event(tmp_path):
     """All 200 events of each, in the four seconds they take; a case marked so runs in one round only."""
     fake = Fake("ours")

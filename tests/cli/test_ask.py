@@ -87,6 +87,7 @@ def test_an_unwritable_database_exits_with_2(folder):
     assert done.stderr.startswith(f"proxy: Cannot use the usage database {folder.resolve()}/missing/usage.db: ")
 
 
+@pytest.mark.slow
 def test_it_works_beside_a_server_on_the_same_database(folder):
     """Two processes write, and the server's `/v1/usage` shows both calls."""
     with server(folder, "--port", "0") as running:
@@ -132,8 +133,8 @@ def test_without_a_question_it_says_what_to_do(folder):
     assert b"Give a QUESTION" in done.stderr
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["-m", "fake/cut_fin(k=3)"], ["-m", "nobody/has-it"]])
+@pytest.mark.slow
 def test_a_running_server_answers_and_meters(folder, arguments):
     """It has its model loaded. The answer, its errors and the exit code are the same as without a server."""
     alone = proxy("ask", "Hi.", *arguments, cwd=folder)
@@ -145,6 +146,7 @@ def test_a_running_server_answers_and_meters(folder, arguments):
     assert keys == (["cli", None] if "nobody/has-it" not in arguments else keys)
 
 
+@pytest.mark.slow
 def test_a_server_with_another_key_or_database_is_not_asked(folder):
     """The question is answered here, by the files of this folder."""
     with server(folder, "--port", "0", PROXY_API_KEY="a-key-of-the-server") as closed:

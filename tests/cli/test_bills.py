@@ -65,6 +65,7 @@ def test_repricing_shows_and_then_writes(used):
     assert "unknown version 'nothing'. Known: by-day, current, " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bill_is_compared_per_day_and_model(used):
     """The difference is what the vendor asks for beyond our cost."""
     folder, server = used

@@ -40,7 +40,7 @@ def test_help_lists_the_commands(tmp_path):
         ("setup", ["--model", "--base-url", "--write", "--file"]),
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_each_command_explains_its_options(tmp_path, command, options):
     """`--help` is the manual, and no module relies on others that happen to be loaded already."""
     done = started(command, "--help", cwd=tmp_path)

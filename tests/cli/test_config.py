@@ -63,6 +63,7 @@ def test_each_configuration_that_ran_is_listed_and_shown(folder: Path) -> None:
     assert [line.split()[2] for line in lines] == ["IN_FILES", "yes", "no"]
 
 
+@pytest.mark.slow
 def test_rollback_writes_both_files_and_can_be_undone(folder: Path) -> None:
     """An edit that no server has run is not lost."""
     _, first = listed(folder)

@@ -132,7 +132,7 @@ PROBLEMS = {  # what a command finds, without calling any model: 1
 
 
 @pytest.mark.parametrize("name", PROBLEMS, ids=ids)
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_a_problem_that_a_command_finds_is_1(tmp_path, name):
     """With one line on standard error."""
     warned = "version: 1\nproviders: {groq: {}}\naliases: {a: openai/x}\n".replace(

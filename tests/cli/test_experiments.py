@@ -58,6 +58,7 @@ def test_versions_are_compared(folder: Path) -> None:
     assert "with a language" in done(folder, "prompts", "versions", "p")
 
 
+@pytest.mark.slow
 def test_what_is_archived_is_not_rendered(folder: Path) -> None:
     """As at the API: it stays readable, and cannot be used."""
     done(folder, "prompts", "save", "kept", "1.txt")
@@ -69,6 +70,7 @@ def test_what_is_archived_is_not_rendered(folder: Path) -> None:
     assert "archived" in done(folder, "prompts", "versions", "kept")
 
 
+@pytest.mark.slow
 def test_the_label_follows_the_winner_and_goes_back(folder: Path) -> None:
     """Without a server the command that sees the verdict records it; the history says why."""
     assert answer(folder, "experiments", "show", "e")["status"] == "running"
@@ -85,6 +87,7 @@ def test_the_label_follows_the_winner_and_goes_back(folder: Path) -> None:
     assert (again.returncode, "no label that could be moved back" in again.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_unit_keeps_its_variant(folder: Path) -> None:
     """And a wrong name or outcome is named."""
     names = {done(folder, "experiments", "variant", "e", "ann") for _ in range(3)}

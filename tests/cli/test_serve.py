@@ -103,6 +103,7 @@ def test_the_curl_line_works_with_a_key_and_does_not_show_it(tmp_path, upstream,
     assert "a-secret" not in (tmp_path / "server.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_curl_line_works_if_auto_has_no_model(tmp_path, upstream):
     """Without a default model there is still something to call."""
     routing = configure(tmp_path, upstream) / "routing_rules.yaml"
@@ -112,6 +113,7 @@ def test_the_curl_line_works_if_auto_has_no_model(tmp_path, upstream):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is not an address of the machine")
+@pytest.mark.slow
 def test_the_curl_line_works_on_another_loopback_address(tmp_path, upstream):
     """The server answers on the address it was told to listen on."""
     with server(configure(tmp_path, upstream), "--host", "127.0.0.2", "--port", "0") as elsewhere:
@@ -199,7 +201,7 @@ def test_host_and_port_follow_the_order_of_precedence(tmp_path, upstream, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 def test_database_and_log_format_follow_the_order_of_precedence(tmp_path, upstream, level):
     """Shown by the file that appears and by the form of a log line."""
     nearer = LEVELS.index(level)

@@ -35,6 +35,7 @@ def test_json_equals_the_answer_of_the_server(used):
     assert answer["total"]["calls"] == 3
 
 
+@pytest.mark.slow
 def test_a_table_has_the_groups_and_the_total(used):
     """The total is the last line."""
     folder, answer = used
@@ -93,6 +94,7 @@ def test_budgets_are_those_of_the_server(spent):
     }
 
 
+@pytest.mark.slow
 def test_budgets_stand_below_the_table(spent):
     """Not in CSV, which has one table."""
     folder, answer = spent

@@ -63,8 +63,8 @@ LACKING: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [*(kind for kind in PROVIDERS if kind != "embedded"), "openai, responses"])
+@pytest.mark.slow
 async def test_what_each_vendor_does_behind_the_proxy(kind: str, tmp_path: Any) -> None:
     """The whole table: what is not supported is what the vendor lacks, and nothing fails."""
     async with FakeUpstream(modes={"actor": MODES.get(kind, "actor")}) as upstream:

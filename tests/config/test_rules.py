@@ -71,6 +71,7 @@ def test_a_condition_that_may_hold_is_left_alone(keys: dict[str, Any]) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(whens(), whens(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_what_is_said_of_conditions_is_true(one: When, other: When, seed: int) -> None:
     """For any facts: a clash never holds, and what is implied or covered does hold."""
     for facts in random_facts(seed, 20):

@@ -120,6 +120,7 @@ async def test_other_strategies(tmp_path: Path) -> None:
         assert verdict["decision"] == "undecided"
 
 
+@pytest.mark.slow
 async def test_ratings_lead_to_a_verdict(tmp_path: Path) -> None:
     """One member is always right and the others seldom: it alone would have done, for a third of the cost."""
     random = Random(5)

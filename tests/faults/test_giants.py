@@ -225,6 +225,7 @@ SERVED = [
 
 
 @pytest.mark.parametrize(("dialect", "name"), SERVED)
+@pytest.mark.slow
 async def test_no_large_body_stops_the_loop(tmp_path: Path, dialect: str, name: str) -> None:
     """Reading, checking, translating and sending it takes many steps, all of them short."""
     async with beating(tmp_path, {"ok": whole("fine")}) as server:
@@ -278,6 +279,7 @@ async def test_no_large_json_is_checked_in_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("model", "prompt"), [("ok", 2 * MB), pytest.param("large", 100, marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_a_stream_beside_large_bodies_hardly_waits(tmp_path: Path, model: str, prompt: int) -> None:
     """A prompt of 2 MB, an answer of 10 MB: 5 ms at most, though a thread may keep the interpreter for as long."""
     async with beating(tmp_path, {"ok": whole("fine"), "large": whole(text(PROSE, 10 * MB))}) as server:

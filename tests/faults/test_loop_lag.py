@@ -323,8 +323,8 @@ def test_no_request_takes_long_to_build(running: tuple[Server, WatchedLoop], nam
     assert longest_ms(running, BUILT[name](f"{dialect}/ok")) < BOUND_MS
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.slow
 def test_no_stream_holds_up_the_event_loop(running: tuple[Server, WatchedLoop], name: str) -> None:
     """Pieces, lines and events in any number: the work for one read does not grow with what came before."""
     assert longest_ms(running, chat(f"openai/{name}", stream=True, tools=[tool(1)])) < BOUND_MS

@@ -107,8 +107,8 @@ WAYS = (
 )
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
+@pytest.mark.slow
 async def test_one_failing_provider_is_ejected_early(tmp_path: Path, way: Way, table: list[str]) -> None:
     """R15: after five failures or two seconds, while the others answer; a 429's time is kept."""
     modes = {**dict.fromkeys(NAMES, "ok"), "one": way.mode or ""}

@@ -306,6 +306,7 @@ def port_of(main: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_a_server_whose_terminal_is_closed_ends(tmp_path: Path, workers: int) -> None:
     """It must not linger unseen with its port in use. Running calls end first."""
     with spawn() as upstream:

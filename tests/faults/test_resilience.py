@@ -170,8 +170,8 @@ def table() -> Iterator[list[str]]:
     print("\n".join(["", head, "|---|---|---|---|---|---|", *lines]))
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
+@pytest.mark.slow
 async def test_callers_notice_nothing_that_could_be_hidden(tmp_path: Path, way: Way, table: list[str]) -> None:
     """Only a stream that had begun at the failing provider fails, and only until its breaker opens."""
     told, borne = [], Load(Counter(), Counter())

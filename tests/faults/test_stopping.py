@@ -84,6 +84,7 @@ async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, wor
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_streams_that_outlast_the_grace_period_are_cut(tmp_path: Path, workers: int) -> None:
     """They get no invented finish: their last frame is an error. Their calls are `cancelled`, with their usage."""
     with spawn() as upstream:

@@ -233,8 +233,8 @@ async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_non
     assert {*calls.values()} <= {"ok", "rejected"}
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.slow
 async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream: bool) -> None:
     """Every log line fails; answers and rows are unaffected."""
     (tmp_path / "server.log").symlink_to("/dev/full")

@@ -155,7 +155,6 @@ async def test_an_error_frame_of_the_upstream_ends_the_stream(server: Server, tm
 # --- R08: time-outs ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("mode", "stream", "outcome", "limit_s"),
     [
@@ -171,6 +170,7 @@ async def test_an_error_frame_of_the_upstream_ends_the_stream(server: Server, tm
         ("stall_after(k=1)", False, "timeout_idle", SHORT["idle"]),
     ],
 )
+@pytest.mark.slow
 async def test_each_phase_has_its_time_out(
     server: Server, tmp_path: Path, mode: str, stream: bool, outcome: str, limit_s: float
 ) -> None:
@@ -271,7 +271,6 @@ async def ask_within(
     return heard
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("name", "n", "attempts"),
@@ -283,6 +282,7 @@ async def ask_within(
         ("single/blackhole", 3, ["timeout_total"] * 3),
     ],
 )
+@pytest.mark.slow
 async def test_one_deadline_holds_for_all_that_a_call_does(
     tmp_path: Path, upstream: FakeUpstream, name: str, n: int, attempts: list[str], stream: bool
 ) -> None:
@@ -463,9 +463,9 @@ async def test_when_all_fail_the_last_error_is_told(tmp_path: Path, upstream: Fa
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.slow
 async def test_retries_answer_after_two_failures(
     tmp_path: Path, upstream: FakeUpstream, stream: bool, transport: str
 ) -> None:
@@ -493,12 +493,12 @@ async def test_a_stale_connection_is_replaced_within_the_attempt(
     assert_books_agree(tmp_path, upstream.ledger)
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     "mode",
     ["cut_clean(k=0)", "cut_rst(k=0)", "stall_after(k=0)", "blackhole", "half_headers", "empty_200", "wrong_ctype"],
 )
+@pytest.mark.slow
 async def test_a_request_that_may_be_worked_on_is_sent_once(
     tmp_path: Path, upstream: FakeUpstream, mode: str, stream: bool
 ) -> None:
@@ -548,7 +548,6 @@ async def test_at_most_four_attempts_are_made(tmp_path: Path, upstream: FakeUpst
 # --- R26: odd wires ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "mode",
     [
@@ -566,6 +565,7 @@ async def test_at_most_four_attempts_are_made(tmp_path: Path, upstream: FakeUpst
     ],
 )
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.slow
 async def test_odd_but_valid_streams_say_the_same(
     tmp_path: Path, upstream: FakeUpstream, mode: str, transport: str
 ) -> None:
@@ -585,11 +585,11 @@ async def test_characters_cut_by_chunks_arrive_whole(server: Server) -> None:
     assert heard.content == SECOND_SAID
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "mode", ["dup_headers", "huge_headers", "100_continue", "chunk_split", "wrong_ctype", "gzip_bomb(mb=0)", "bom"]
 )
+@pytest.mark.slow
 async def test_odd_but_valid_answers_say_the_same(server: Server, tmp_path: Path, mode: str, stream: bool) -> None:
     """An answer is read by its content, whatever its headers say, compressed or not."""
     options = {"stream_options": {"include_usage": True}} if stream else {}
@@ -598,7 +598,6 @@ async def test_odd_but_valid_answers_say_the_same(server: Server, tmp_path: Path
     assert only(tmp_path)["output_tokens"] == 10
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("mode", "stream", "code", "outcome"),
     [
@@ -617,6 +616,7 @@ async def test_odd_but_valid_answers_say_the_same(server: Server, tmp_path: Path
         ("redirect", True, "upstream_error", "upstream_error"),
     ],
 )
+@pytest.mark.slow
 async def test_what_cannot_be_read_is_a_clean_502(
     patient: Server, tmp_path: Path, mode: str, stream: bool, code: str, outcome: str
 ) -> None:

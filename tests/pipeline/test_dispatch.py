@@ -254,7 +254,7 @@ BROKEN_STREAM = b": ping\n\n"
     ],
     ids=["lost after sending", "no headers", "empty", "unreadable", "stalled", "lost", "half"],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_a_request_that_may_be_worked_on_is_not_sent_again(
     failure: Any, outcome: Outcome | None, stream: bool
 ) -> None:

@@ -356,7 +356,8 @@ async def test_an_attempt_that_could_cost_too_much_is_not_made() -> None:
         if may:
             assert await world.complete(call) == "Hi"
             continue
-        with pytest.raises(CostLimit, match=r"a/m could cost up to \$0\.\d+; of routing.max_cost_usd") as caught:
+        told = r"a/m could cost up to \$0\.\d+, but only \$0\.\d+ of routing.max_cost_usd"
+        with pytest.raises(CostLimit, match=told) as caught:
             await world.complete(call)
         assert (caught.value.status, caught.value.code, call.attempts) == (402, "max_cost_exceeded", [])
 

@@ -143,8 +143,8 @@ def test_a_stream_becomes_the_same_answer_wherever_its_bytes_are_cut(name: str):
     assert streamed(name, events(crlf, [])) == streamed(name, expected)
 
 
-@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.slow
 def test_a_stream_that_breaks_off_is_an_error_at_every_event(name: str):
     """Until the finish arrived nothing may call the answer complete."""
     seen = events(stream_bytes(name), [])

@@ -210,6 +210,7 @@ def test_lines_of_json_are_read_for_a_whole_request_too(start: bytes, end: bytes
     assert answer["choices"][0]["message"]["content"] == "a"
 
 
+@pytest.mark.slow
 def test_a_large_body_that_cannot_be_read_is_told_as_such():
     """It is no event."""
     for body in (b"x" * 9_000_000, b'{"a": [\n' + b"1\n" * 4_500_000):

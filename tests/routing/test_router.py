@@ -255,7 +255,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_a_text_in_any_script_and_of_any_length_costs_about_as_much(script: str) -> None:
     """At most 1.6 times a question in English in November 2026, also for 20 messages of 2,000 characters."""
     ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load()))

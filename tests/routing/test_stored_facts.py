@@ -78,6 +78,7 @@ def test_of_a_word_that_matches_a_pattern_the_pattern_is_kept() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(rule_sets(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_rules_match_stored_facts_as_they_matched_the_request(rules: list[Rule], seed: int) -> None:
     """Over random rules and facts: what a replay decides is what the call got."""
     words, ready = mentioned(rules), compiled(rules)

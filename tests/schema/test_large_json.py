@@ -33,10 +33,10 @@ def long_text(unit: str, shift: int) -> str:
     return "x" * shift + unit * (SIZE // len(unit))
 
 
-@pytest.mark.sampled(8)
 @pytest.mark.parametrize("shift", range(7))
 @pytest.mark.parametrize("is_ascii", [True, False])
 @pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.slow
 def test_a_long_text_is_read_as_one(unit: str, is_ascii: bool, shift: int) -> None:
     """Wherever the cuts fall, and however its characters are written."""
     value = {"x": [{"y": long_text(unit, shift)}], "z": 1}

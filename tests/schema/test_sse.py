@@ -109,6 +109,7 @@ def test_no_line_is_dear(unit: bytes) -> None:
     assert usual_s(lambda: EventFraming().feed(piece)) < 0.06
 
 
+@pytest.mark.slow
 def test_a_line_in_tiny_pieces_takes_its_own_size() -> None:
     """Two bytes at a time, as a hostile server may send them, took 30 times the memory of the line."""
     framing = EventFraming()

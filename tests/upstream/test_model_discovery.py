@@ -396,6 +396,7 @@ async def test_what_the_files_say_of_a_bare_id_goes_first(tmp_path: Path) -> Non
         assert "fake/echo or second/echo" in several.error()["message"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_down_delays_neither_start_nor_calls(tmp_path: Path) -> None:
     """It is listed with what the files say, and found a little later when it comes up."""
     with refusing() as url:

@@ -199,7 +199,7 @@ async def test_another_caller_gets_nothing(upstream: FakeUpstream, tmp_path: Pat
         "DROP TABLE reasoning_states",
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_what_is_lost_ends_no_loop(upstream: FakeUpstream, tmp_path: Path, wire: str, loss: str) -> None:
     """Too old, broken or gone: the provider does without, and the next turn is answered."""
     async with serving(files(tmp_path, upstream.url)) as server:
@@ -210,6 +210,7 @@ async def test_what_is_lost_ends_no_loop(upstream: FakeUpstream, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("before", "after"), [("deep", "gem"), ("gem", "ant"), ("ant", "deep")])
+@pytest.mark.slow
 async def test_another_model_does_not_get_its_thoughts(
     upstream: FakeUpstream, tmp_path: Path, before: str, after: str
 ) -> None:

@@ -252,6 +252,7 @@ async def test_a_key_that_is_none_is_refused(server: Server, bad: str) -> None:
         ("/v1/rerank", {"model": "reranker/ok", "query": "one", "documents": ["one", "two"]}),
     ],
 )
+@pytest.mark.slow
 async def test_the_other_endpoints_have_it_too(
     upstream: FakeUpstream, tmp_path: Path, key: str, path: str, body: dict[str, Any]
 ) -> None:
@@ -321,6 +322,7 @@ async def test_a_call_without_a_key_ends_with_its_client(upstream: FakeUpstream,
 # --- restarts, other processes, reloads -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_answers_survive_a_restart_and_are_not_readable_in_the_file(
     upstream: FakeUpstream, tmp_path: Path, key: str
 ) -> None:
@@ -375,6 +377,7 @@ async def test_the_wait_for_another_worker_ends_with_the_deadline(
     assert len(upstream.ledger) == 1
 
 
+@pytest.mark.slow
 async def test_the_key_of_a_killed_process_is_free_and_the_repeat_says_so(
     upstream: FakeUpstream, tmp_path: Path, key: str
 ) -> None:
@@ -414,6 +417,7 @@ async def test_sigterm_waits_for_a_call_without_a_client(upstream: FakeUpstream,
     assert (again.status, replayed(again)[0], len(upstream.ledger)) == (200, ["true"], 1)
 
 
+@pytest.mark.slow
 async def test_a_call_without_a_client_survives_a_reload(upstream: FakeUpstream, tmp_path: Path, key: str) -> None:
     """It ends on the configuration that it began with."""
     files = write_files(tmp_path, upstream.url)
@@ -525,6 +529,7 @@ async def test_what_may_change_the_answer_is_another_request(server: Server, ups
     assert len(upstream.ledger) == 3
 
 
+@pytest.mark.slow
 async def test_another_configuration_begins_anew(upstream: FakeUpstream, tmp_path: Path) -> None:
     """The version is part of what is equal; answers for it survive a restart."""
     files = write_files(tmp_path, upstream.url)

@@ -90,6 +90,6 @@ async def test_an_answer_that_must_not_be_stored_is_not(api: Any, upstream: Fake
     """Nor is there one of a call that never was."""
     answer = await asked(api, False, model=model_of("deep", upstream, "ok"), input=[USER], store=False)
     for identity in (answer.output[0].id, f"msg_{26 * '0'}_0"):
-        with pytest.raises(openai.BadRequestError, match=r"no item .* is kept here") as caught:
+        with pytest.raises(openai.BadRequestError, match=r"no item .* is stored here") as caught:
             await asked(api, False, model="deep/ok", input=[USER, {"type": "item_reference", "id": identity}, USER])
         assert caught.value.param == "input.1.id"

@@ -150,6 +150,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterato
         yield Ran(collector, answers, told, log(folder))
 
 
+@pytest.mark.slow
 def test_every_call_is_a_span_of_the_server(ran: Ran) -> None:
     """Also one that was refused before any provider was asked."""
     statuses = {name: answer.status_code for name, answer in ran.answers.items()}

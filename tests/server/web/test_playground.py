@@ -132,6 +132,7 @@ async def test_an_answer_is_only_text(upstream_of_module: FakeUpstream, browser:
 
 
 @pytest.mark.parametrize("model", ["fake/ok(n_tokens=2000,pace=0.02)", "fake/slow_ttft(s=30)"])
+@pytest.mark.slow
 async def test_an_answer_ends_with_its_session(upstream_of_module: FakeUpstream, tmp_path: Path, model: str) -> None:
     """Whether it has begun or not: who signs out in another window stops it, and the call is settled."""
     patient = "{connect: 2, first_token: 60, idle: 60, total: 120}"

@@ -180,7 +180,7 @@ async def test_nothing_typed_changes_nothing(upstream_of_module: FakeUpstream, t
         ("budget.downgrade_to", '"><img src=x onerror=alert(1)>', "onerror"),
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_a_wrong_value_is_marked_at_its_field(
     upstream_of_module: FakeUpstream, tmp_path: Path, name: str, value: str, message: str
 ) -> None:

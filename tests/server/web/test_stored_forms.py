@@ -87,7 +87,7 @@ async def test_an_experiment_is_made_by_its_form(browser: Browser, api: httpx.As
         ({"variants__4__name": "far", "variants__4__model": "nobody/none"}, "variants.4.model", "variants.4.model"),
         ({"variants__4__model": "fake/ok"}, "variants.4.name", "variants.4.name"),
         ({"variants__1__parameters": "{"}, "variants.1.parameters", "no JSON"),
-        ({"variants__1__parameters": '{"messages": []}'}, "variants.1.parameters", "no parameter"),
+        ({"variants__1__parameters": '{"messages": []}'}, "variants.1.parameters", "not a parameter"),
         ({"variants__1__weight": "much"}, "variants.1.weight", "Expected a number"),
         ({"variants__1__prompt_version": "1.5"}, "variants.1.prompt_version", "variants.1.prompt_version"),
         ({"variants__1__name": "old"}, "variants.1.name", "twice"),
@@ -151,7 +151,7 @@ async def test_a_file_of_prompts_is_imported(browser: Browser, api: httpx.AsyncC
     for text, said in (
         ("", "Choose a file"),
         ("prompts: [", "not valid YAML"),
-        (FILE.replace("greeting", "other").replace("{name}", "{na me}"), "is no variable"),
+        (FILE.replace("greeting", "other").replace("{name}", "{na me}"), "is not a variable"),
         (FILE.replace("greeting", "other") + "    model: nobody/none\n", "nobody"),
         ("<img src=x onerror=alert(1)>", "the file"),
     ):
