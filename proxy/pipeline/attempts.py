@@ -115,14 +115,24 @@ class AttemptLoop:
         """`gate`: a stream's own. With a single ask it is the gate of the loop, which a hedge shares."""
         gate = gate or CommitGate(self._gate)
         self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
+        refused: UpstreamError | None = None
+        if self._deployment.model in self._upstream.other_api and request.fields.get("tools"):
+            request = request.by_other_api() or request
         for tried in count(1):
             attempt = await self._resources.holds.open(self._call, self._deployment, request, origin)
             try:
                 response = await self._run(attempt, sink, gate)
+                if refused is not None:
+                    self._upstream.other_api.add(self._deployment.model)
                 return Answer(response, (attempt.id,), (self._deployment,))
             except UpstreamError as error:
                 if gate.is_closed:
                     raise
+                if refused is not None and error.upstream_status in (404, 405):  # the server has no such API
+                    raise refused from error
+                if error.other_api and (again := request.by_other_api()) is not None:
+                    request, refused = again, error
+                    continue
                 await self._wait_or_raise(error, request, tried)
         raise RuntimeError("the attempts ended without a failure")
 

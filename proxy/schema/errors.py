@@ -206,10 +206,11 @@ class UpstreamError(ProxyError):
 
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
-    another key of the same provider may be used at once. `is_refusal`: it came inside a 200, and the vendor did no
-    work. `usage`: what it counted all the same. `availability` names the candidates once all failed.
-    `failed_generation`: what the model wrote, where the vendor could not read it as a call or as JSON. `received`: the
-    vendor's own answer, for a client that speaks its dialect.
+    another key of the same provider may be used at once. `other_api`: the vendor refused the request at one of its two
+    APIs, and names the other. `is_refusal`: it came inside a 200, and the vendor did no work. `usage`: what it counted
+    all the same. `availability` names the candidates once all failed. `failed_generation`: what the model wrote, where
+    the vendor could not read it as a call or as JSON. `received`: the vendor's own answer, for a client that speaks its
+    dialect.
     """
 
     def __init__(
@@ -230,6 +231,7 @@ class UpstreamError(ProxyError):
         self.received: Received | None = None
         self.retry_after_s: float | None = None
         self.other_key = False
+        self.other_api = False
         self.is_refusal = False
         self.usage: UsageReport | None = None
         self.availability: tuple[Availability, ...] = ()

@@ -67,7 +67,8 @@ class Request(Struct, frozen=True, kw_only=True):
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
     routing. `stored`: the stored prompt that it asks for, until that is rendered. `size` bounds the bytes of the
     prompt: the body plus the proxy's additions. `site`: the site and the task whose prompt and schema are among these.
-    `references`: names of earlier answers that it refers to, which must be inserted first.
+    `references`: names of earlier answers that it refers to, which must be inserted first. `other_api`: the vendor's
+    first API has refused it.
     """
 
     task_type: ClassVar[str | None] = None
@@ -81,6 +82,7 @@ class Request(Struct, frozen=True, kw_only=True):
     stored: PromptUse | None = None
     size: int = 0
     references: tuple[str, ...] = ()
+    other_api: bool = False
     fields: dict[str, Any]
 
     @property
@@ -114,6 +116,10 @@ class Request(Struct, frozen=True, kw_only=True):
     def resolved(self, answers: Mapping[str, bytes]) -> Self:
         """The request with the earlier answers that it refers to. Raises BadRequest if one is missing."""
         return self
+
+    def by_other_api(self) -> Self | None:
+        """The same request for the vendor's other API. None: this endpoint has no other one, or it is asked already."""
+        return None
 
     def question(self) -> str | None:
         """The text of the last user message."""

@@ -18,14 +18,7 @@ from proxy.upstream.deadline import Deadline
 from proxy.upstream.inflate import can_inflate, inflated
 from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
-from proxy.upstream.transports.base import (
-    MAX_PIECE_BYTES,
-    Answer,
-    ConnectFailed,
-    ConnectionLost,
-    HeaderBlock,
-    Outgoing,
-)
+from proxy.upstream.transports.base import MAX_PIECE_BYTES, Answer, ConnectFailed, ConnectionLost, HeaderBlock, Outgoing
 from proxy.upstream.unreached import Unreached, tell_nobody
 from proxy.upstream.whole_json import is_whole_json
 from proxy.upstream.wrong_path import as_wrong_path
@@ -43,8 +36,9 @@ def _ignore() -> None:
 class Upstream:
     """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
-    `keys`: if there are several, or their limits are known; None: the origin's own key serves every request.
-    `warn` receives the event, `provider` and `reason` when no connection can be made.
+    `keys`: if there are several, or their limits are known; None: the origin's own key serves every request. `warn`
+    receives the event, `provider` and `reason` when no connection can be made. `other_api`: the models whose tools the
+    vendor's first API has refused.
     """
 
     def __init__(
@@ -61,6 +55,7 @@ class Upstream:
         self.pool = pool
         self.origin = origin
         self.keys = keys
+        self.other_api: set[str] = set()
         self.unreached = Unreached(name, provider.timeout_s.connect, warn)
         self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of the key
 

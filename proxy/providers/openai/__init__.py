@@ -45,7 +45,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`.
 
     `api`: `chat`, `responses`, or `by_model`, which uses the Responses API for requests that OpenAI's chat API refuses.
-    The default is `by_model` for OpenAI itself and `chat` for servers at another address. `completions`: the server
+    The default is `by_model` for OpenAI itself. Servers at another address get chat requests, and what they refuse with
+    the advice to use the Responses API goes there. `completions`: the server
     accepts bodies of `/v1/completions` unchanged.
     """
 
@@ -91,7 +92,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     def least_output(self, request: AnyRequest, model: str) -> int:
         least = responses.LEAST_OUTPUT
-        if not self._has_responses or not isinstance(request, ChatRequest) or (request.max_tokens or least) >= least:
+        has_responses = self._has_responses or request.other_api
+        if not has_responses or not isinstance(request, ChatRequest) or (request.max_tokens or least) >= least:
             return 1
         return least if self._draft(request, model)[2] else 1
 
@@ -121,13 +123,13 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def _draft(self, request: ChatRequest, model: str) -> tuple[Draft, ModelRules | None, bool]:
         """The draft after the rules of the model, and whether it goes to the Responses API."""
         draft, rules = Draft(request, model, self.parameters), rules_of(model)
-        is_chat = not self._has_responses
+        is_chat = not (self._has_responses or request.other_api)
         if not is_chat:
             name_effort(draft)
         effort = obey(draft, rules, is_chat=is_chat) if rules is not None else "none"
         if is_chat:
             return draft, rules, False
-        takes_responses = self.api == "responses" or needs_responses(draft, rules, effort)
+        takes_responses = self.api == "responses" or request.other_api or needs_responses(draft, rules, effort)
         if not takes_responses:
             draft.drop("reasoning")
         return draft, rules, takes_responses
@@ -161,9 +163,12 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        """The error. If a server in front of OpenAI refuses what OpenAI's chat API refuses, it names the key to set."""
+        """The error. If a server in front of OpenAI refuses what OpenAI's chat API refuses, it names the key to set;
+        without that key the other API is tried.
+        """
         error = super().parse_error(response)
         if not self._has_responses and error.status in {400, 404} and "v1/responses" in error.message:
+            error.other_api = self.api is None
             error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
         return error
 
@@ -171,7 +176,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         kind = CompatibleStreamDecoder if self._is_own else elsewhere.ElsewhereStreamDecoder
         chat = kind(request, self.error_rules)
         names = names_of(request, self.parameters)
-        if not self._has_responses:
+        if not (self._has_responses or request.other_api):
             return names.restoring(chat)
         return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED, request))))
 

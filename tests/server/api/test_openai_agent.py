@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ models:
 NAMES = ["get_weather", "get_time"]
 TOOLS: Any = [tool(name) for name in NAMES]
 CALLS = "tools(n=2)-reasoning(n=3)-cached(n=2)"
+BY_MODEL = "api: by_model, "
+REFUSED = "Function tools need /v1/responses here, or reasoning_effort 'none'."
 CHAT, RESPONSES = f"{ROOT}/chat/completions", f"{ROOT}/responses"
 
 
@@ -99,6 +103,68 @@ async def test_an_agent_with_two_tools_thinks_on_the_default_model(
     for row in rows(folder, "attempts")[since : since + 2]:
         assert (row["cache_read"], row["reasoning"]) == (2, 3)
         assert row["cost_nano"] == row["input"] * 2000 + 2 * 500 + row["output"] * 10_000
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_what_a_server_in_front_of_openai_refuses_goes_to_its_other_api(
+    tmp_path: Path, upstream: FakeUpstream, is_streamed: bool
+):
+    """Without the key `api`. The refusal is an attempt of its own and costs nothing; the next call knows."""
+    url = upstream.url.removesuffix("/v1") + ROOT
+    upstream.modes = {"gpt-6-sol": "ok"}
+    async with serving(
+        write_files(tmp_path, upstream.url, ROUTING.replace("URL", url).replace(BY_MODEL, ""))
+    ) as server:
+        asked: Any = {"messages": [{"role": "user", "content": "hi"}], "tools": TOOLS}
+        for _ in range(2):
+            answer = await _answer(server.client, is_streamed, **asked)
+            assert answer.choices[0].message.content.startswith("tok0")
+        assert (await _answer(server.client, is_streamed, messages=asked["messages"])).choices[0].message.content
+    sent = [(CHAT, 400), (RESPONSES, 200), (RESPONSES, 200), (CHAT, 200)]
+    assert [(seen.path, seen.status) for seen in upstream.ledger] == sent
+    first, second, *_ = rows(tmp_path, "attempts")
+    assert (first["cost_nano"], second["outcome"]) == (0, "ok")
+
+
+@pytest.mark.parametrize(("key", "fields"), [("api: chat, ", {}), ("", {"n": 2})])
+async def test_what_cannot_go_there_is_the_servers_refusal(
+    tmp_path: Path, upstream: FakeUpstream, key: str, fields: dict[str, Any]
+):
+    """And it names the key that helps."""
+    url = upstream.url.removesuffix("/v1") + ROOT
+    upstream.modes = {"gpt-6-sol": "ok"}
+    async with serving(
+        write_files(tmp_path, upstream.url, ROUTING.replace("URL", url).replace(BY_MODEL, key))
+    ) as server:
+        answer = await post(server.port, chat("openai/gpt-6-sol", tools=TOOLS, **fields))
+    assert (answer.status, "`api: by_model`" in answer.error()["message"]) == (400, True)
+    assert [(seen.path, seen.status) for seen in upstream.ledger] == [(CHAT, 400)]
+
+
+async def test_a_server_without_the_other_api_has_refused(tmp_path: Path):
+    """Its first answer says what is wrong; the second only that there is nothing at that path."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        await reader.readexactly(int(next(iter(re.findall(r"(?i)content-length: (\d+)", head)), 0)))
+        asked.append(head.split()[1])
+        is_chat = asked[-1].endswith("/chat/completions")
+        body = json.dumps(
+            {"error": {"message": REFUSED if is_chat else "no such path", "type": "invalid_request_error"}}
+        )
+        status = "400 Bad Request" if is_chat else "404 Not Found"
+        kind = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+        writer.write(f"HTTP/1.1 {status}\r\n{kind}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as peer:
+        url = f"http://127.0.0.1:{peer.sockets[0].getsockname()[1]}/v1"
+        async with serving(write_files(tmp_path, url, ROUTING.replace("URL", url).replace(BY_MODEL, ""))) as server:
+            answer = await post(server.port, chat("openai/gpt-6-sol", tools=TOOLS))
+    assert [path for path in asked if path != "/v1/models"] == ["/v1/chat/completions", "/v1/responses"]
+    assert (answer.status, answer.error()["message"].startswith(REFUSED)) == (400, True)
 
 
 @pytest.mark.parametrize(
