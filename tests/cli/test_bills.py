@@ -93,6 +93,7 @@ def test_a_bill_is_compared_per_day_and_model(used):
         (("reprice", "--since", "2026-01-01", "--db", "typo.db"), "proxy: there is no database at typo.db yet."),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_one_line(used, arguments, said):
     """Exit code 2."""
     folder, _ = used

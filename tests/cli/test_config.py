@@ -78,6 +78,7 @@ def test_rollback_writes_both_files_and_can_be_undone(folder: Path) -> None:
     assert (done.returncode, (folder / "routing_rules.yaml").read_text()) == (0, edited)
 
 
+@pytest.mark.slow
 def test_rollback_works_while_the_files_are_broken(folder: Path) -> None:
     """Which is when it is needed. The broken file is kept beside the new one, but not in the database: it may be broken
     by a key.

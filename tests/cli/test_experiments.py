@@ -102,6 +102,7 @@ def test_a_unit_keeps_its_variant(folder: Path) -> None:
         assert (refused.returncode, said in refused.stderr) == (1, True), refused
 
 
+@pytest.mark.slow
 def test_a_draft_can_be_replaced(folder: Path) -> None:
     """Until it has started."""
     (folder / "draft.json").write_text(DEFINITION.replace('"e"', '"draft"'))

@@ -31,6 +31,7 @@ TEXT = " ".join(PAGE.split())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell")
+@pytest.mark.slow
 def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
     """They run unchanged, in order."""
     (tmp_path / "routing_rules.yaml").write_text((ROOT / "routing_rules.yaml").read_text())

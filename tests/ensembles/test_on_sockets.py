@@ -340,6 +340,7 @@ async def test_any_model_can_be_verified_by_a_hint(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [None, 1, 100])
+@pytest.mark.slow
 async def test_the_bound_covers_what_judges_and_revisions_cost(tmp_path, limit):
     """Also where the client allows members less than a judge needs."""
     fields = {} if limit is None else {"max_tokens": limit}

@@ -318,7 +318,6 @@ async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, u
 # --- R12: usage -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("mode", "source"),
@@ -335,6 +334,7 @@ async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, u
         ("refusal-no_usage", "estimated"),
     ],
 )
+@pytest.mark.slow
 async def test_every_answer_is_paid_for(
     server: Server, upstream: FakeUpstream, tmp_path: Path, mode: str, source: str, stream: bool
 ) -> None:
@@ -377,7 +377,6 @@ async def ask_pair(tmp_path: Path, upstream: FakeUpstream, first: str, **fields:
     return heard
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("first", "outcome"),
@@ -395,6 +394,7 @@ async def ask_pair(tmp_path: Path, upstream: FakeUpstream, first: str, **fields:
         ("fake/stall_after(k=0)", ("timeout_first_token", "timeout_idle")),
     ],
 )
+@pytest.mark.slow
 async def test_before_the_first_delta_another_model_may_answer(
     tmp_path: Path, upstream: FakeUpstream, first: str, outcome: str | tuple[str, str], stream: bool
 ) -> None:

@@ -152,6 +152,7 @@ def test_stops_are_a_list_of_texts():
 
 
 @pytest.mark.parametrize("size", [3 * STEP_BYTES, 3 * STEP_BYTES + 4])
+@pytest.mark.slow
 def test_long_base64_is_checked_to_its_end(size: int) -> None:
     """Slice by slice, with padding at the end alone."""
     good = "QUJD" * (size // 4)

@@ -34,7 +34,7 @@ def built(kind: str, model: str, body: dict[str, Any]) -> Built | BadRequest:
 
 
 @pytest.mark.parametrize(("kind", "model"), CASES)
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_every_request_is_one_that_the_vendors_own_sdk_could_have_made(kind: str, model: str):
     """No unknown field, no wrong type, no missing one; or a refusal that names the field."""
     complaints: dict[str, list[str]] = {}

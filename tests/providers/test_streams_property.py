@@ -280,6 +280,7 @@ def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(said=saids(most=6), turns=turns_of, places=st.lists(st.floats(0, 1), max_size=3))
+@pytest.mark.sampled(4)
 def test_texts_read_at_once_are_those_read_one_by_one(kind: str, said: Said, turns: list[int], places: list[float]):
     """Also if tool calls and thoughts stand between them, wherever the bytes are cut."""
     data = WRITERS[kind](said, turns)

@@ -25,6 +25,7 @@ async def test_only_the_whole_is_whole(value: Any) -> None:
         assert not await is_whole_json(bytearray(data[:-cut]))
 
 
+@pytest.mark.slow
 def test_a_large_answer_is_looked_through_in_short_steps() -> None:
     """It has broken off, and the loop has other things to do."""
     answers = [bytearray(b'{"a": "' + b"x" * 60_000_000 + b"}"), bytearray(b"[" + b"[1]," * 8_000_000 + b"2]")]
