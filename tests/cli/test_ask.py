@@ -50,6 +50,7 @@ def test_only_the_answer_is_on_standard_output(folder):
     assert rows(folder) == [("cli", "ok", 10)]
 
 
+@pytest.mark.slow
 def test_the_answer_streams(folder):
     """The first word arrives before the model has produced the second."""
     command = [*COMMAND, "ask", "Say hello.", "-m", "fake/stall_after(k=1)"]
@@ -60,6 +61,7 @@ def test_the_answer_streams(folder):
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_truncated_answer_exits_with_1_and_the_reason(folder):
     """The text so far stays on standard output."""
     done = proxy("ask", "Say hello.", "-m", "fake/cut_fin(k=3)", cwd=folder)
@@ -123,6 +125,7 @@ def test_standard_input_may_be_the_question(folder, arguments):
     assert (done.returncode, done.stdout.split()[:1]) == (0, [b"tok0"])
 
 
+@pytest.mark.slow
 def test_without_a_question_it_says_what_to_do(folder):
     """An empty pipe asks nothing."""
     command = [*COMMAND, "ask"]

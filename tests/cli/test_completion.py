@@ -43,7 +43,7 @@ def words(line, cwd, **variables):
         ("proxy prices --", ["--diff", "--update", "--json", "--config", "--pricing", "--db", "--help"]),
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_words_are_completed(tmp_path, line, expected):
     """Commands, subcommands, options and values."""
     assert words(line, tmp_path) == expected

@@ -95,6 +95,7 @@ def test_rollback_works_while_the_files_are_broken(folder: Path) -> None:
     assert (done.returncode, version_of(folder)) == (0, first["version"])
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_here_is_not_written(folder: Path) -> None:
     """Another program version, or a name that the prices no longer have."""
     now = (folder / "routing_rules.yaml").read_text()

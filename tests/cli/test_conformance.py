@@ -156,6 +156,7 @@ def test_ctrl_c_keeps_the_results_and_cleans_up(folder, upstream, tmp_path_facto
         assert said.splitlines()[-1] == "proxy: stopped after 9 of 11 checks."
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_it_silently(folder):
     """As with `| head`."""
     command = f"{sys.executable} -m proxy conformance -m fake/actor --only whole --only tools | head -2"

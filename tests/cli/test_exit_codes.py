@@ -73,8 +73,8 @@ def test_an_unknown_option_is_2(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in ALL if name not in NO_CONFIGURATION], ids=ids)
+@pytest.mark.slow
 def test_files_that_do_not_load_are_2(tmp_path, monkeypatch, name):
     """Each mistake is one line on standard error. `config list` and its siblings work on stored versions too."""
     (tmp_path / "routing_rules.yaml").write_text(BROKEN)

@@ -80,6 +80,7 @@ def test_json_has_the_shape_of_the_route(folder: Path) -> None:
     assert {"facts", "rules", "candidates", "fallbacks", "estimated_cost_usd", "budget", "snapshot"} <= told.keys()
 
 
+@pytest.mark.slow
 def test_a_body_comes_from_a_file_or_standard_input(folder: Path) -> None:
     """Whatever a client would send."""
     body = json.dumps({"model": "texts", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})

@@ -456,6 +456,7 @@ def test_the_command_writes_files_that_pass_the_check(tmp_path):
     assert "groq/openai/gpt-oss-20b:" in (tmp_path / "pricing.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_tells_machines_and_never_overwrites(tmp_path):
     """`--json` has all of it; `--strict` fails where something is lost."""
     (tmp_path / "config.yaml").write_text(SMALL)

@@ -91,6 +91,7 @@ def test_an_empty_list_creates_no_database(folder):
     assert [path.name for path in folder.iterdir()] == ["routing_rules.yaml"]
 
 
+@pytest.mark.slow
 def test_revoking_ends_one_key_or_all_keys_of_a_name(folder):
     """Revoking twice does no harm. An unknown name is an error."""
     ids = [json.loads(keys(folder, "create", "mobile", "--json")[0])["id"] for _ in range(3)]
@@ -215,6 +216,7 @@ def test_a_network_needs_a_key_that_opens(folder, host):
     assert (refused.returncode, "needs a key" in refused.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_key_that_can_be_guessed_is_reported(folder):
     """The limiter slows guesses down, but does not make a bad key good."""
     with server(folder, "--port", "0", PROXY_API_KEY="secret", PROXY_ADMIN_KEY="long-enough-to-be-random") as running:

@@ -70,14 +70,14 @@ def modules_after(arguments, cwd, **variables):
 
 
 @pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=name_of)
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
     """That saves half a second each time."""
     assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
 
 
 @pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=name_of)
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 def test_a_command_loads_only_what_it_uses(tmp_path, arguments, not_needed):
     """`models` asks servers over httpx, `prices` reads the list, `keys` the database. None of them serves."""
     assert modules_after(arguments, tmp_path) & (not_needed - {"rich"}) == set()
@@ -96,6 +96,7 @@ def test_completing_the_name_of_a_command_loads_none(tmp_path):
     assert modules_after([], tmp_path, **asked) & (SERVER | RARE | {"ruamel", "msgspec", "sqlite3"}) == set()
 
 
+@pytest.mark.slow
 def test_the_server_does_not_load_formats_that_no_route_uses(tmp_path):
     """The framework would load them if they are installed: a tenth of the memory of an idle server."""
     routing_file = write_files(tmp_path, "http://127.0.0.1:9")

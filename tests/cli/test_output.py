@@ -49,6 +49,7 @@ def test_a_terminal_gets_colours(tmp_path):
     assert "\x1b" not in proxy("providers", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_no_color_turns_them_off(tmp_path):
     """https://no-color.org: any value except an empty one."""
     assert "\x1b" not in on_a_terminal(["providers"], tmp_path, NO_COLOR="1")

@@ -46,6 +46,7 @@ def test_json_is_the_answer_of_the_route(used: Path) -> None:
     assert told["from"] == json.loads(proxy("check", "--json", cwd=used).stdout)["config_version"]
 
 
+@pytest.mark.slow
 def test_a_table_for_people(used: Path) -> None:
     """What changes, what it costs, and who moves where."""
     lines = proxy("plan", "NEW.yaml", cwd=used).stdout.splitlines()

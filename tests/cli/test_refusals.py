@@ -85,6 +85,7 @@ def test_a_read_only_database_is_one_line(tmp_path):
     assert message.startswith("proxy: Cannot use the usage database usage.db: ")
 
 
+@pytest.mark.slow
 def test_workers_without_a_temporary_folder_are_one_line(tmp_path):
     """They share their metrics there. One process alone needs none."""
     (tmp_path / "routing_rules.yaml").write_text("version: 1\nproviders: {openai: {}}\n")
@@ -139,6 +140,7 @@ def test_a_network_without_a_key_is_refused_with_the_command_that_creates_one(tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
+@pytest.mark.slow
 def test_the_command_in_the_message_lets_the_server_start(tmp_path):
     """It runs unchanged, and the server requires the key it creates."""
     (tmp_path / "routing_rules.yaml").write_text(LOCAL)

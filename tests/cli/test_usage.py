@@ -50,6 +50,7 @@ def test_a_table_has_the_groups_and_the_total(used):
     assert float(lines[-1][7]) == answer["total"]["cost_usd"]
 
 
+@pytest.mark.slow
 def test_csv_has_the_groups(used):
     """The columns of the answer, keys first; without groups, one row for the total."""
     folder, _ = used

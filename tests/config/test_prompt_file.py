@@ -36,6 +36,7 @@ def text(template: str, **fields: Any) -> PromptVersion:
 @given(st.lists(TEXTS, min_size=1, max_size=3), TEXTS)
 @example(["for YAML these end a line, too: \x85 \u2028\n- a"], "\x01")
 @settings(max_examples=25)
+@pytest.mark.slow
 def test_what_was_written_is_read_again(templates: list[str], notes: str) -> None:
     """Every text, however it looks to a YAML parser."""
     versions = [

@@ -97,6 +97,7 @@ def test_a_billion_laughs_are_refused_at_once() -> None:
     assert usual_s(lambda: parse(laughs(10, 10).encode(), "f.yaml", [])) < 0.1
 
 
+@pytest.mark.slow
 def test_a_wide_file_is_refused_by_the_same_cap() -> None:
     """The cap counts written values too."""
     problems: list[Problem] = []

@@ -79,6 +79,7 @@ def at(server: Spawned, text: str) -> str:
     return text.replace("http://localhost:8000", f"http://127.0.0.1:{server.port}")
 
 
+@pytest.mark.slow
 def test_the_snippet_with_a_server_runs(server: Spawned, tmp_path: Path) -> None:
     lines = run(["-c", at(server, SERVED)], tmp_path)
     assert lines[0].startswith("$49.99 openai/gpt-4o-mini ")

@@ -76,7 +76,7 @@ async def reading(conversation: Talk, upstream: FakeUpstream) -> None:
         ("written", True, reading, 3),
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_all_asks_are_let_go_at_once(
     pair: tuple[Server, FakeUpstream], tmp_path: Path, name: str, stream: bool, step: Step, seats: int
 ) -> None:

@@ -17,6 +17,7 @@ CALLS = 5
 
 
 @pytest.mark.parametrize(("model", "stream"), [("fake/ok", False), ("fake/ok", True), ("fake/tools", True)])
+@pytest.mark.slow
 async def test_a_call_that_has_ended_is_freed_at_once(tmp_path: Path, model: str, stream: bool) -> None:
     """No object of ours waits for the collector, on a connection that is kept."""
     async with FakeUpstream() as upstream, serving(files(tmp_path, upstream.url)) as server:

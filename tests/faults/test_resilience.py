@@ -198,6 +198,7 @@ async def test_callers_notice_nothing_that_could_be_hidden(tmp_path: Path, way: 
     table.append(f"| {way.name} | {len(told)} | {answered} | {total:.2f} | {borne.worst:.2f} | {times} |")
 
 
+@pytest.mark.slow
 async def test_an_outage_of_everything_is_not_made_worse(tmp_path: Path) -> None:
     """All fail: each upstream gets a fifth more than was meant for it at most, and the first call after it succeeds."""
     modes = dict.fromkeys(NAMES, "e500")

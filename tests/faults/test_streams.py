@@ -205,6 +205,7 @@ async def test_pings_do_not_keep_a_stalled_stream_alive(server: Server, tmp_path
 
 
 @pytest.mark.parametrize("pings", ["pinging_stall(k=0,s=0.05)", "pinging_stall(k=0,s=0.05)-named_pings"])
+@pytest.mark.slow
 async def test_pings_do_not_put_off_the_first_token(server: Server, tmp_path: Path, pings: str) -> None:
     """Its time-out counts from the answer's headers on."""
     with takes(SHORT["first_token"], LATER_S):
@@ -223,9 +224,9 @@ async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream
     assert only(tmp_path)["outcome"] == "timeout_idle"
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.slow
 async def test_a_host_that_does_not_answer_is_a_connect_time_out(
     tmp_path: Path, upstream: FakeUpstream, stream: bool, transport: str
 ) -> None:

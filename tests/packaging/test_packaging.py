@@ -235,6 +235,7 @@ def checkouts(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("epoch", [None, pytest.param(1_700_000_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_builds_are_the_same_bytes_wherever_and_whenever_they_run(tmp_path, epoch):
     """Anyone can check that a published file is this source. SOURCE_DATE_EPOCH dates what is inside."""
     one, another = checkouts(tmp_path / "source")

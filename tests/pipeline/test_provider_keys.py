@@ -160,6 +160,7 @@ async def test_a_refusal_leaves_no_tokens(failure: Script) -> None:
 
 
 @pytest.mark.parametrize("failure", [None, ConnectionLost(), stuck()])
+@pytest.mark.slow
 async def test_an_answer_that_nobody_saw_leaves_its_prompt(failure: Script) -> None:
     """The vendor has read it; what it would have written is given back."""
     world = Keyed(failure, **LIMITED)

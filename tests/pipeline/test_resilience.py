@@ -242,6 +242,7 @@ async def test_a_breaker_that_opens_during_the_back_off_ends_it_too() -> None:
 
 
 @pytest.mark.parametrize(("may", "expected"), [(False, "a!"), (True, "aa")])
+@pytest.mark.slow
 async def test_after_a_time_out_the_same_deployment_is_asked_only_if_that_is_wanted(may: bool, expected: str) -> None:
     """Its vendor may be working on the first request, and bill both."""
     world = World(stuck(), whole(), retries=1)

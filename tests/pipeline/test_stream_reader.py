@@ -317,6 +317,7 @@ async def test_a_stream_that_breaks_while_it_is_drained_is_the_end(rest: bytes |
 
 
 @pytest.mark.parametrize("is_apart", [True, False])
+@pytest.mark.slow
 async def test_an_error_after_the_finish_does_not_hide_the_usage_behind_it(is_apart: bool) -> None:
     """The answer is whole; a second is enough to wait for the rest."""
     rest = (FAILURE, USAGE + DONE) if is_apart else (FAILURE + USAGE + DONE,)

@@ -506,7 +506,7 @@ def check(report: UsageReport | None) -> None:
 @pytest.mark.parametrize("kind", [*(each for each in OWN_WIRES if each in PROVIDERS), "openai"])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(usage=ANY_USAGE)
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 def test_whatever_a_usage_says_its_parts_add_up(kind: str, usage: dict[str, Any]) -> None:
     """The usage law, for every vendor."""
     report = usage_of(kind, usage)

@@ -69,6 +69,7 @@ def test_kill_9_loses_no_settled_call_and_counts_none_twice(tmp_path: Path) -> N
     assert list(path.with_name("calls.db-owners").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_write_side_by_side_never_meet_a_locked_database(tmp_path: Path) -> None:
     """Two writers of 200 calls/s each, a snapshot held open all the time, and usage read again and again."""
     path = tmp_path / "calls.db"

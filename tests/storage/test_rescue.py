@@ -257,6 +257,7 @@ def test_an_owner_that_ends_well_is_known_to_be_gone(path: Path, store: SqliteSt
     other.close()
 
 
+@pytest.mark.slow
 def test_an_owner_that_ends_on_a_full_disk_is_known_to_be_gone(path: Path, store: SqliteStore) -> None:
     """Its lease stays, and so does its lock file, which is free: nobody waits for the lease to run out."""
     with closing(sqlite3.connect(path, isolation_level=None)) as lock:

@@ -118,6 +118,7 @@ async def test_a_window_that_refuses_uses_nothing_of_another(tmp_path: Path, ups
         ("per_session: {total_usd: 0.00001}", "It resets once the session has used nothing for 30 days."),
     ],
 )
+@pytest.mark.slow
 async def test_a_refusal_tells_when_a_total_ends(
     tmp_path: Path, upstream: FakeUpstream, limits: str, said: str
 ) -> None:

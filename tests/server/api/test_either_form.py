@@ -101,6 +101,7 @@ async def test_bytes_pass_only_in_the_form_that_was_asked_for(
 
 
 @pytest.mark.parametrize(("kind", "wire", "path", "asked"), OWN, ids=[path for _, _, path, _ in OWN])
+@pytest.mark.slow
 async def test_a_stream_that_breaks_off_after_its_finish_is_ended(
     tmp_path: Path, kind: str, wire: str, path: str, asked: dict[str, Any]
 ):
@@ -146,7 +147,7 @@ def bare(data: bytes) -> bytes:
         ("gzip", zlib.compress),
     ],
 )
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_the_first_bytes_tell_how_an_answer_is_compressed(
     tmp_path: Path, encoding: str, press: Callable[[bytes], bytes]
 ):
@@ -182,6 +183,7 @@ async def test_a_list_of_events_is_a_stream(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
+@pytest.mark.slow
 async def test_a_compressed_answer_is_read_though_none_was_asked_for(tmp_path: Path, encoding: str):
     """The words of an error too."""
     pressed = gzip.compress if "gzip" in encoding else zlib.compress

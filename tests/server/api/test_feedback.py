@@ -197,6 +197,7 @@ async def test_concurrent_ratings_are_all_stored(server: Server, folder: Path) -
     assert f"already has {MOST_PER_CALL} ratings" in refused.error()["message"]
 
 
+@pytest.mark.slow
 async def test_a_store_that_cannot_be_written_is_told(upstream: FakeUpstream, tmp_path: Path) -> None:
     """503 within a few seconds, while another process holds the database; afterwards it works."""
     async with serving(write_files(tmp_path, upstream.url)) as running:

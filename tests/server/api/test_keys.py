@@ -111,6 +111,7 @@ async def ask(server: Server, name: str, model: str = "gpt-big", **fields: Any) 
 # --- who is let in ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_new_key_opens_and_a_revoked_one_closes_within_two_seconds(server: Server, database: Path) -> None:
     """While the server runs, and also where the key was just refused or just used."""
     text = secret("visitor")
@@ -284,6 +285,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 async def test_keys_are_nowhere_in_clear(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Not in the database, its journal, a copy of it, or the log (S03)."""
     database = tmp_path / "usage.db"

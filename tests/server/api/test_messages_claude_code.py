@@ -264,6 +264,7 @@ async def test_parameters_of_the_operator_fill_what_the_client_left_out(tmp_path
         ({"type": "adaptive"}, {"type": "adaptive"}),
     ],
 )
+@pytest.mark.slow
 async def test_a_cap_lowers_the_limit_and_what_must_stay_below_it(
     tmp_path: Path, given: dict[str, Any], thinking: dict[str, Any]
 ):
@@ -303,7 +304,7 @@ def made_key(database: Path, name: str) -> str:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_errors_of_anthropic_pass_with_status_and_body(
     tmp_path: Path, status: int, kind: str, message: str, stream: bool
 ):
@@ -331,6 +332,7 @@ async def test_what_is_no_answer_of_anthropic_has_its_shape_all_the_same(tmp_pat
 
 
 @pytest.mark.parametrize("model", ["claude", "fake/cut_clean(k=2)", "fake/sse_error(k=2)"])
+@pytest.mark.slow
 async def test_an_error_in_a_stream_is_an_event_and_an_aborted_connection(
     tmp_path: Path, upstream: FakeUpstream, model: str
 ):

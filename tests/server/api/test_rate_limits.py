@@ -34,6 +34,7 @@ async def test_the_shipped_file_has_limits() -> None:
     assert (config.rate_limits.keyless.requests_per_minute or 0) >= 6000
 
 
+@pytest.mark.slow
 async def test_the_sdk_waits_as_long_as_it_is_told(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Unmodified, with its retries: it comes again when there is room, and reads OpenAI's headers."""
     routing = write_files(tmp_path, upstream.url, limited("{default: {requests_per_minute: 60}}"))

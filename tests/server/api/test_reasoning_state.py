@@ -149,6 +149,7 @@ async def test_a_loop_of_three_turns_keeps_its_thoughts(
 
 
 @pytest.mark.parametrize("wire", MODELS)
+@pytest.mark.slow
 async def test_it_survives_a_restart(upstream: FakeUpstream, tmp_path: Path, wire: str) -> None:
     """Between the tool call and its result."""
     routing = files(tmp_path, upstream.url)

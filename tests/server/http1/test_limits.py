@@ -37,7 +37,7 @@ async def connected(door: Door, data: Iterable[bytes]) -> list[tuple[asyncio.Str
 
 
 @pytest.mark.parametrize(("data", "answer"), HALVES.values(), ids=HALVES)
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 def test_half_of_anything_has_an_end(run: Run, data: bytes, answer: bytes) -> None:
     """With an answer where a request had begun; and the application never saw it."""
 
@@ -175,6 +175,7 @@ def test_where_all_are_served_a_new_connection_is_refused(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_bodies_have_a_limit_together(run: Run) -> None:
     """The largest unfinished one goes first, so that a few that never end keep nobody out; what is served stays."""
 

@@ -166,6 +166,7 @@ def test_every_call_is_a_span_of_the_server(ran: Ran) -> None:
         assert own.start_time_unix_nano < own.end_time_unix_nano, name
 
 
+@pytest.mark.slow
 def test_every_attempt_is_a_span_of_a_client(ran: Ran) -> None:
     """With vendor, models, tokens, cost and address, inside the time of its call."""
     own, (attempt,) = ran.of("whole")

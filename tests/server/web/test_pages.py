@@ -205,6 +205,7 @@ async def test_hostile_names_are_only_text(upstream_of_module: FakeUpstream, tmp
         assert {"<img src=x onerror=alert(1)>", "{{7*7}}${7*7}"} <= set(texts)
 
 
+@pytest.mark.slow
 async def test_an_empty_server_says_how_to_begin(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """On every page; nothing is divided by nothing."""
     keys = {"PROXY_ADMIN_KEY": ADMIN}

@@ -291,6 +291,7 @@ async def test_hostile_text_in_the_files_is_only_text(upstream_of_module: FakeUp
         assert inputs(again.text)["routing"] == marks
 
 
+@pytest.mark.slow
 async def test_a_prompt_and_past_calls_are_tried_before_saving(
     upstream_of_module: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -350,6 +351,7 @@ async def test_a_test_holds_a_place_like_any_call(upstream_of_module: FakeUpstre
         assert len(upstream_of_module.ledger) == before + 1
 
 
+@pytest.mark.slow
 async def test_the_shipped_files_come_back_as_a_change(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """Reset to defaults shows its difference like any other change."""
     async with opened(tmp_path, upstream_of_module.url) as (server, browser, file):
@@ -449,6 +451,7 @@ async def test_a_provider_key_goes_one_way(upstream_of_module: FakeUpstream, tmp
         assert secret not in keys.read_text() and "fake" in server.runtime.config.disabled
 
 
+@pytest.mark.slow
 async def test_the_environment_and_the_operator_come_first(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """No file, no form; and a variable that the environment sets is not the page's."""
     async with opened(tmp_path, upstream_of_module.url) as (_, browser, _file):

@@ -280,6 +280,7 @@ async def test_of_several_workers_one_takes_the_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_removed", [True, False])
+@pytest.mark.slow
 async def test_pages_are_served_under_a_path(
     upstream_of_module: FakeUpstream, tmp_path: Path, is_removed: bool
 ) -> None:

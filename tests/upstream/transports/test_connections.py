@@ -203,7 +203,7 @@ async def test_a_kept_connection_that_ends_under_a_request_is_replaced(transport
 
 
 @pytest.mark.parametrize("end", ["late", "half a head", "half a head, reset", "interim"])
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 async def test_a_request_that_may_be_worked_on_is_not_sent_again(transport: Transport, end: str) -> None:
     """Not after a byte of an answer, and not after a time in which a model may have worked."""
     async with serving(stale(end)) as peer:
