@@ -137,7 +137,7 @@ class ChunkWriter:
         body = {**self._head, "choices": [choice]}
         if self._include_usage:
             body["usage"] = None
-        return b"data: " + encode(body) + b"\n\n"
+        return b"data: %b\n\n" % encode(body)
 
 
 def whole(response: ChatResponse, completion_id: str, model: str, created: int, usage: Usage) -> dict[str, Any]:
@@ -148,4 +148,4 @@ def whole(response: ChatResponse, completion_id: str, model: str, created: int, 
 
 def sse(value: object) -> bytes:
     """One server-sent event: a `data:` line with LF line ends."""
-    return b"data: " + encode(value) + b"\n\n"
+    return b"data: %b\n\n" % encode(value)
