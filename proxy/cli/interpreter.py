@@ -14,7 +14,7 @@ _OLD = 400  # of those between two of all objects
 
 
 def tune() -> None:
-    """Bounds the cost of hostile integers and of large texts, and exempts long-lived objects from garbage collection."""
+    """Bounds the cost of hostile integers and large texts, and exempts long-lived objects from garbage collection."""
     map_large_blocks()
     sys.set_int_max_str_digits(MAX_DIGITS)
     gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
@@ -220,7 +220,7 @@ def _says_something(chunk: ChatChunk) -> bool:
     return any(choice.get("delta") for choice in chunk.get("choices", ()))
 
 
-def in_turns(chunks: list[ChatChunk]) -> Iterator[list[ChatChunk]]:
+def in_turns(chunks: list[Any]) -> Iterator[list[ChatChunk]]:
     """The same chunks, of which each is written in a turn of its own, and a long text in several."""
     for chunk in chunks:
         if type(chunk) is TextChunk and len(chunk.text) > LARGE_BYTES:
