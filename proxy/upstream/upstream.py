@@ -37,8 +37,8 @@ class Upstream:
     """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
     `keys`: if there are several, or their limits are known; None: the origin's own key serves every request. `warn`
-    receives the event, `provider` and `reason` when no connection can be made. `other_api`: the models whose tools the
-    vendor's first API has refused.
+    receives the event, `provider` and `reason` when no connection can be made. `other_api`: models that the
+    vendor's first API has refused, and whether only with tools.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Upstream:
         self.pool = pool
         self.origin = origin
         self.keys = keys
-        self.other_api: set[str] = set()
+        self.other_api: set[tuple[str, bool]] = set()
         self.unreached = Unreached(name, provider.timeout_s.connect, warn)
         self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of the key
 
