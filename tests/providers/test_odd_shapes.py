@@ -69,6 +69,18 @@ def test_a_single_call_needs_no_list():
     assert named(whole(message={"content": "x", "tool_calls": {}})) == []
 
 
+@pytest.mark.parametrize("value", ["text", "{", "", '"look"'])
+def test_calls_may_be_the_json_text_of_their_list(value: str):
+    """Or of a single one, whole and streamed. Any other text is no call."""
+    two = [call("look", '{"a":1}', id="a"), call("count", '{"b":2}', id="b")]
+    for calls, expected in ((two, [("look", '{"a":1}'), ("count", '{"b":2}')]), (two[0], [("look", '{"a":1}')])):
+        written = json.dumps(calls)
+        assert named(whole(message={"content": None, "tool_calls": written})) == expected
+        assert named(streamed(said({"tool_calls": written}), said({}, "tool_calls"))) == expected
+    assert named(whole(message={"content": "x", "tool_calls": value})) == []
+    assert named(streamed(said({"content": "x", "tool_calls": value}), said({}, "stop"))) == []
+
+
 def test_a_call_after_the_finish_changes_it():
     """The last finish_reason counts, for the proxy and for OpenAI's SDK: an agent looks for calls only then."""
     late = said({"tool_calls": [call("look", '{"a":1}', index=0, id="a")]})
@@ -108,6 +120,15 @@ def test_streamed_texts_may_stand_in_the_place_of_the_delta():
     pieces = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("h", "i")]
     assert streamed(*pieces, said({}, "stop"))["message"]["content"] == "hi"
     assert streamed(said({"content": "hi"}, text="hi"), said({}, "stop", text="hi"))["message"]["content"] == "hi"
+
+
+def test_an_answer_that_comes_twice_counts_once():
+    """Two whole answers in a row, as one body or as events."""
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    assert streamed(body, body)["message"]["content"] == "hi"
+    twice = (json.dumps(body) + "\n") * 2
+    answer: Any = parse(SERVER, request(), HTTPResponse(200, {}, twice.encode()))
+    assert answer["choices"][0]["message"]["content"] == "hi"
 
 
 @pytest.mark.parametrize("kind", ["google", "vllm"])
