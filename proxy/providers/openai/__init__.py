@@ -23,6 +23,7 @@ from proxy.providers.compatible.response import parse_body
 from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.providers.openai import elsewhere, responses
+from proxy.providers.openai.call_ids import shorten
 from proxy.providers.openai.images import IMAGE_RULES
 from proxy.providers.openai.rules import ModelRules, advises_responses, name_effort, needs_responses, obey, rules_of
 from proxy.providers.openai.surface import keep_known
@@ -150,6 +151,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         is_openais = rules is not None or is_own
         if is_openais:
             draft.strip_echoes(keep=("annotations",))
+            shorten(draft)
             draft.refuse_parts(("video_url",))
             draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant"))
             if all(name in draft.body for name in LIMITS):
