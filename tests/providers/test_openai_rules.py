@@ -277,7 +277,7 @@ def test_content_that_openai_cannot_carry_is_refused_here(role: str, part: dict[
 def test_ids_of_other_vendors_calls_are_short_enough(length: int) -> None:
     """A call and its result keep one id, two calls keep two. Other servers get them unchanged."""
     given = ["x" * (length - 1) + letter for letter in "ab"]
-    history = [
+    history: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": each} for each in given]},
         *({"role": "tool", "tool_call_id": each, "content": "r"} for each in reversed(given)),
     ]

@@ -514,7 +514,9 @@ def test_a_200_that_is_no_answer_is_an_upstream_error(body: Any) -> None:
     assert caught.value.status in (502, 503)
 
 
-@pytest.mark.parametrize("body", [{}, whole(status=None), whole(status="bored"), whole(status="completed", output=None)])
+@pytest.mark.parametrize(
+    "body", [{}, whole(status=None), whole(status="bored"), whole(status="completed", output=None)]
+)
 def test_a_200_without_an_answer_is_not_bought_again(body: Any) -> None:
     """The vendor named no failure: it may have billed the request."""
     with pytest.raises(UpstreamError) as caught:

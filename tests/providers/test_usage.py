@@ -59,13 +59,18 @@ PLAIN = {"prompt_tokens": 90, "completion_tokens": 7, "total_tokens": 97}
                 {"input_token_count": 90, "output_token_count": 7, "cachedInputTokens": 30, "thinkingTokens": 4},
                 {"num_input_tokens": 90, "num_output_tokens": 7, "num_cached_tokens": 30, "reasoning_tokens": 4},
                 {
-                    **{"PromptTokens": 90, "CompletionTokens": 7, "TotalTokens": 97},
+                    "PromptTokens": 90,
+                    "CompletionTokens": 7,
+                    "TotalTokens": 97,
                     "PromptTokensDetails": {"CachedTokens": 30},
                     "CompletionTokensDetails": {"ReasoningTokens": 4},
                 },
                 {
-                    **{"promptTokenCount": 90, "candidatesTokenCount": 3, "totalTokenCount": 97},
-                    **{"cachedContentTokenCount": 30, "thoughtsTokenCount": 4},
+                    "promptTokenCount": 90,
+                    "candidatesTokenCount": 3,
+                    "totalTokenCount": 97,
+                    "cachedContentTokenCount": 30,
+                    "thoughtsTokenCount": 4,
                 },
             )
         ),

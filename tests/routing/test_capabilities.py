@@ -51,7 +51,7 @@ def test_a_part_that_the_model_lacks_is_named(capability: str) -> None:
 
 @pytest.mark.parametrize("price", [None, ModelPrice(), ModelPrice(input=0, output=0)])
 def test_the_embedded_server_reads_text_without_a_row_that_says_so(price: ModelPrice | None) -> None:
-    """Under any name of the provider: `auto:vision` is not offered where nothing sees. Another server's row is asked."""
+    """Under any name of the provider: `auto:vision` is not offered where nothing sees."""
     embedded, other = Deployment("mine", Embedded(), "m", price), Deployment("a", OpenAI(), "m", price)
     for task, is_served in (("vision", False), ("web_search", False), ("code", True)):
         assert (serves(task, embedded), serves(task, other)) == (is_served, True)

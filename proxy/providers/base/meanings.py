@@ -131,7 +131,8 @@ _CONTEXT = Meaning(
         r"(?:input|prompt|request)(?: \w+){0,3} tokens?(?: \w+){0,4} exceed|requested tokens \(\d+\) exceed",
         r"tokens in (?:the |your )?(?:prompt|input|messages)(?: \S+){0,3} exceed|\binputs tokens \+",
         r"`inputs` (?:tokens \+|must have less than)|range of input length|too large for model with|max size: \d+ tok",
-        r"(?:prompt|request|input|messages?) (?:contains?|has|have|is|was|resulted in|results in) [\d,]+ (?:input )?tokens",
+        r"(?:prompt|request|input|messages?) (?:contains?|has|have|is|was|results? in|resulted in) [\d,]+ "
+        r"(?:input )?tokens",
         r"input token count is \d+ but|too (?:large|long) for (?:the |this )?(?:model'?s )?context|超长|超出最大",
     ),
     frozenset({0, 400, 413, 422, 500}),

@@ -231,8 +231,8 @@ class CompatibleStreamDecoder(EventDecoder):
         return choice
 
     def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
-        """The delta. Some servers send a `message` in its place; one beside or after deltas, or after the finish, repeats
-        them, but may be the only one with the calls.
+        """The delta. Some servers send a `message` in its place. One that comes beside or after deltas, or after the
+        finish, repeats the text, but may be the only one with the calls.
         """
         delta, message = mapping(raw.get("delta")), mapping(raw.get("message"))
         if delta:

@@ -27,7 +27,8 @@ def shorten(draft: Draft) -> None:
     """Shortens the ids in the history of a chat request."""
     for index, message in enumerate(draft.messages):
         changed: dict[str, Any] = {}
-        answered, calls = message.get("tool_call_id"), message.get("tool_calls")
+        answered: Any = message.get("tool_call_id")
+        calls: Any = message.get("tool_calls")
         if _is_long(answered):
             changed["tool_call_id"] = short(answered, MAX_IN_CHAT)
         if calls and any(_is_long(call.get("id")) for call in calls):

@@ -19,7 +19,8 @@ _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "l
 # The advice to use the Responses API, in the words of OpenAI and of gateways in front of it.
 _ADVICE = re.compile(r"(?:v1/|/)responses\b|\bresponses (?:api|endpoint)\b|\bresponses\.create\b", re.IGNORECASE)
 _NO_ADVICE = re.compile(  # a link, or the Responses API's own refusal
-    r"\S*/docs/\S*|\bnot (?:\w+ ){0,2}(?:in|with|by|via|through) (?:the )?(?:/?v1/responses|responses (?:api|endpoint))",
+    r"\S*/docs/\S*|"
+    r"\bnot (?:\w+ ){0,2}(?:in|with|by|via|through) (?:the )?(?:/?v1/responses|responses (?:api|endpoint))",
     re.IGNORECASE,
 )
 _ADVISING = frozenset({400, 404, 405, 422, 501})  # statuses of a request that would succeed elsewhere

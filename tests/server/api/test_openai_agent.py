@@ -210,9 +210,11 @@ async def test_the_same_refusal_by_the_other_api_is_the_answer(tmp_path: Path):
     """A request that went there by the rules of its model is not sent there again."""
     body = json.dumps({"error": {"message": ADVICE[1][1]}}).encode()
     refusal = b"HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    async with answering(lambda _: refusal) as (url, heads):
-        async with serving(write_files(tmp_path, url, ROUTING.replace("URL", url))) as server:
-            answer = await post(server.port, chat("openai/gpt-6-sol", tools=TOOLS))
+    async with (
+        answering(lambda _: refusal) as (url, heads),
+        serving(write_files(tmp_path, url, ROUTING.replace("URL", url))) as server,
+    ):
+        answer = await post(server.port, chat("openai/gpt-6-sol", tools=TOOLS))
     assert (answer.status, _asked(heads)) == (400, ["responses"])
 
 
