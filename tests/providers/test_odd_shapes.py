@@ -128,7 +128,7 @@ def test_streamed_texts_may_stand_in_the_place_of_the_delta():
 def test_an_answer_in_the_envelope_of_a_gateway_is_read(kind: str):
     """As JSON text, or as one field of an object; an error beside it stays the answer."""
     name = kind.partition(",")[0]
-    provider: Provider = PROVIDERS[name](api="responses") if "responses" in kind else PROVIDERS[name]()
+    provider: Provider = OpenAI(api="responses") if "responses" in kind else PROVIDERS[name]()
     answer = WHOLES[kind](Said(tokens=["hi"], reasoning=[], calls=[], finish="stop"))
     text = json.dumps(answer)
     wrapped: list[Any] = [
