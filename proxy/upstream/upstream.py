@@ -15,7 +15,7 @@ from proxy.providers.base.errors import request_id
 from proxy.schema.errors import Received, UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome
 from proxy.upstream.deadline import Deadline
-from proxy.upstream.inflate import can_inflate, inflated
+from proxy.upstream.inflate import can_inflate, inflated, unzipped
 from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import MAX_PIECE_BYTES, Answer, ConnectFailed, ConnectionLost, HeaderBlock, Outgoing
@@ -231,7 +231,7 @@ class Exchange:
                         raise
                     piece = b""
             if not piece:
-                return HTTPResponse(self.status, self.headers, cast(bytes, answer))
+                return HTTPResponse(self.status, self.headers, unzipped(cast(bytes, answer)))
             self.body_bytes += len(piece)
             if self.body_bytes > limit:
                 message = f"{self._name} sent an answer of more than {limit} bytes."
