@@ -116,25 +116,29 @@ class AttemptLoop:
         gate = gate or CommitGate(self._gate)
         self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
         refused: UpstreamError | None = None
-        if self._deployment.model in self._upstream.other_api and request.fields.get("tools"):
-            request = request.by_other_api() or request
+        model, has_tools = self._deployment.model, bool(request.fields.get("tools"))
+        if not self._upstream.other_api.isdisjoint({(model, False), (model, has_tools)}):
+            request = self._by_other_api(request) or request
         for tried in count(1):
             attempt = await self._resources.holds.open(self._call, self._deployment, request, origin)
             try:
                 response = await self._run(attempt, sink, gate)
                 if refused is not None:
-                    self._upstream.other_api.add(self._deployment.model)
+                    self._upstream.other_api.add((model, has_tools))
                 return Answer(response, (attempt.id,), (self._deployment,))
             except UpstreamError as error:
                 if gate.is_closed:
                     raise
                 if refused is not None and error.upstream_status in (404, 405):  # the server has no such API
                     raise refused from error
-                if error.other_api and (again := request.by_other_api()) is not None:
+                if error.other_api and (again := self._by_other_api(request)) is not None:
                     request, refused = again, error
                     continue
                 await self._wait_or_raise(error, request, tried)
         raise RuntimeError("the attempts ended without a failure")
+
+    def _by_other_api(self, request: AnyRequest) -> AnyRequest | None:
+        return self._deployment.provider.by_other_api(request, self._deployment.model)
 
     async def _wait_or_raise(self, error: UpstreamError, request: AnyRequest, tried: int) -> None:
         """Sleeps until the next retry. Raises `error` if there is none."""

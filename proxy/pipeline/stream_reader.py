@@ -17,6 +17,7 @@ from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Outcome, Timeouts
 from proxy.schema.sse import Event, EventFraming
 from proxy.schema.unfold import chunks_of
+from proxy.upstream.inflate import MEMBER, unzipped
 from proxy.upstream.upstream import MAX_ANSWER_BYTES, Exchange
 from proxy.upstream.whole_json import is_whole_json
 
@@ -105,7 +106,7 @@ class StreamReader:
 
     def _begin(self, piece: bytes) -> bytes:
         """The bytes of a stream; b"" as long as it is not recognized as one. Its first byte decides, not its content
-        type: a whole answer in JSON is collected until it is complete.
+        type: a whole answer in JSON is collected until it is complete, and so is gzip that no header names.
         """
         self._start += piece
         if self._is_whole is None:
@@ -115,7 +116,7 @@ class StreamReader:
                 return b""
             if first == b"<":
                 raise self._exchange.no_stream()
-            self._is_whole = first in (b"{", b"[")
+            self._is_whole = first in (b"{", b"[", MEMBER[:1])
         if self._is_whole:
             if len(self._start) > MAX_ANSWER_BYTES:
                 raise UpstreamError(f"The provider sent an answer of more than {MAX_ANSWER_BYTES} bytes.")
@@ -125,12 +126,12 @@ class StreamReader:
 
     async def _unfolded(self) -> list[ChatChunk]:
         """The chunks of a whole answer. Several objects in a row are events."""
-        body, self._start = bytes(self._start), bytearray()
+        body, self._start = unzipped(bytes(self._start)), bytearray()
         answer = await self._off_loop.run(len(body), partial(self._whole_answer, body))
+        self._attempt.native = None  # the client waits for events as the vendor writes them, and these are none
         if answer is None:
             self._is_whole = False
             return self._decode([*self._framing.feed(body), *self._framing.close()])
-        self._attempt.native = None  # the client waits for events, and these are none
         self._decoder = _Unfolded()
         chunks = [chunk for batch in chunks_of(answer) for chunk in batch]
         if (usage := answer.get("usage")) is not None:

@@ -1,11 +1,12 @@
 """Translates: what a request needs, against what a deployment can take by `context` and `supports` in pricing.yaml.
 
-What a row does not state is unknown, and unknown never excludes a deployment.
+What a row does not state is unknown, and unknown never excludes a deployment. The embedded server is known: it reads
+text only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from proxy.routing.content import ContentNeed, content_needs
 from proxy.routing.decision import Candidate
@@ -24,6 +25,7 @@ _LACKS = {
     "web_search": "does not search the web",
 }
 
+_EMBEDDED = frozenset({"json_schema", "tools"})
 _TASK_NEEDS = {"vision": "images", "web_search": "web_search"}
 
 
@@ -110,7 +112,9 @@ def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> P
 
 def _missing(deployment: Deployment, capabilities: Iterable[str]) -> str | None:
     """The first capability that the deployment is known to lack."""
-    takes = deployment.price.supports if deployment.price is not None else None
+    takes: Collection[str] | None = deployment.price.supports if deployment.price is not None else None
+    if takes is None and deployment.provider.local_model is not None:
+        takes = _EMBEDDED
     if takes is not None:
         for each in capabilities:
             if each not in takes:

@@ -77,9 +77,6 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     def may_race(self) -> bool:
         return self.n == 1
 
-    def by_other_api(self) -> Self | None:
-        return None if self.other_api or self.n > 1 else structs.replace(self, other_api=True)
-
     def texts(self) -> list[str]:
         return [text_of(message.content) for message in self.messages]
 

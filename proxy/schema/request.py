@@ -117,10 +117,6 @@ class Request(Struct, frozen=True, kw_only=True):
         """The request with the earlier answers that it refers to. Raises BadRequest if one is missing."""
         return self
 
-    def by_other_api(self) -> Self | None:
-        """The same request for the vendor's other API. None: this endpoint has no other one, or it is asked already."""
-        return None
-
     def question(self) -> str | None:
         """The text of the last user message."""
         return None

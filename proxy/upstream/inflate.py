@@ -12,7 +12,7 @@ from proxy.upstream.transports.base import MAX_PIECE_BYTES, Answer, ConnectionLo
 
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 MAX_INFLATED_BYTES = 16 * 1024 * 1024
-_MEMBER = b"\x1f\x8b"  # the start of a gzip member
+MEMBER = b"\x1f\x8b"  # the start of a gzip member
 _EITHER = 32 + zlib.MAX_WBITS  # with a header of gzip or of zlib
 _BARE = -zlib.MAX_WBITS  # deflate without a header: some servers take the name to mean that
 _HEADER = 2  # bytes that show whether there is one
@@ -75,7 +75,7 @@ class Inflated:
         if begun is not None and len(begun) >= _HEADER:
             self._begun = None
         self._tail = self._stream.unconsumed_tail
-        if self._stream.eof and self._stream.unused_data.startswith(_MEMBER):  # an answer may have several members
+        if self._stream.eof and self._stream.unused_data.startswith(MEMBER):  # an answer may have several members
             self._tail, self._stream = self._stream.unused_data, zlib.decompressobj(_EITHER)
         self._grown += len(grown)
         if self._grown > MAX_INFLATED_BYTES:
@@ -99,6 +99,20 @@ def inflated(answer: Answer) -> Answer:
         for _ in range(sum(each in ENCODINGS for each in _names(encoding))):
             answer = Inflated(answer)
     return answer
+
+
+def unzipped(body: bytes) -> bytes:
+    """A whole body, with gzip undone that no header names: gateways lose the header. JSON does not begin like that."""
+    if not body.startswith(MEMBER):
+        return body
+    stream = zlib.decompressobj(_EITHER)
+    try:
+        grown = stream.decompress(body, MAX_INFLATED_BYTES)
+    except zlib.error:
+        raise UpstreamError("The provider sent a compressed answer that is broken.") from None
+    if stream.unconsumed_tail:
+        raise UpstreamError(f"The provider sent a compressed answer of more than {MAX_INFLATED_BYTES} bytes.")
+    return grown
 
 
 def can_inflate(encoding: str) -> bool:

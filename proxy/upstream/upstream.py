@@ -15,7 +15,7 @@ from proxy.providers.base.errors import request_id
 from proxy.schema.errors import Received, UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome
 from proxy.upstream.deadline import Deadline
-from proxy.upstream.inflate import can_inflate, inflated
+from proxy.upstream.inflate import can_inflate, inflated, unzipped
 from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import MAX_PIECE_BYTES, Answer, ConnectFailed, ConnectionLost, HeaderBlock, Outgoing
@@ -37,8 +37,8 @@ class Upstream:
     """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
     `keys`: if there are several, or their limits are known; None: the origin's own key serves every request. `warn`
-    receives the event, `provider` and `reason` when no connection can be made. `other_api`: the models whose tools the
-    vendor's first API has refused.
+    receives the event, `provider` and `reason` when no connection can be made. `other_api`: models that the
+    vendor's first API has refused, and whether only with tools.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Upstream:
         self.pool = pool
         self.origin = origin
         self.keys = keys
-        self.other_api: set[str] = set()
+        self.other_api: set[tuple[str, bool]] = set()
         self.unreached = Unreached(name, provider.timeout_s.connect, warn)
         self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of the key
 
@@ -231,7 +231,7 @@ class Exchange:
                         raise
                     piece = b""
             if not piece:
-                return HTTPResponse(self.status, self.headers, cast(bytes, answer))
+                return HTTPResponse(self.status, self.headers, unzipped(cast(bytes, answer)))
             self.body_bytes += len(piece)
             if self.body_bytes > limit:
                 message = f"{self._name} sent an answer of more than {limit} bytes."

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from proxy.providers import PROVIDERS
-from proxy.providers.base.contract import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse, Provider
 from proxy.providers.base.reading import parse
 from proxy.providers.base.usage import usage_of
 from proxy.providers.openai import OpenAI
 from proxy.schema.errors import UpstreamError
 from proxy.schema.sse import Event
 from tests.providers.asking import answered, event, folded, request
+from tests.providers.mixed_oddities import WHOLES
+from tests.upstream.wire import Said
 
 SERVER = OpenAI(base_url="https://other.example/v1")
 DONE = Event("", b"[DONE]")
@@ -69,6 +71,18 @@ def test_a_single_call_needs_no_list():
     assert named(whole(message={"content": "x", "tool_calls": {}})) == []
 
 
+@pytest.mark.parametrize("value", ["text", "{", "", '"look"'])
+def test_calls_may_be_the_json_text_of_their_list(value: str):
+    """Or of a single one, whole and streamed. Any other text is no call."""
+    two = [call("look", '{"a":1}', id="a"), call("count", '{"b":2}', id="b")]
+    for calls, expected in ((two, [("look", '{"a":1}'), ("count", '{"b":2}')]), (two[0], [("look", '{"a":1}')])):
+        written = json.dumps(calls)
+        assert named(whole(message={"content": None, "tool_calls": written})) == expected
+        assert named(streamed(said({"tool_calls": written}), said({}, "tool_calls"))) == expected
+    assert named(whole(message={"content": "x", "tool_calls": value})) == []
+    assert named(streamed(said({"content": "x", "tool_calls": value}), said({}, "stop"))) == []
+
+
 def test_a_call_after_the_finish_changes_it():
     """The last finish_reason counts, for the proxy and for OpenAI's SDK: an agent looks for calls only then."""
     late = said({"tool_calls": [call("look", '{"a":1}', index=0, id="a")]})
@@ -108,6 +122,35 @@ def test_streamed_texts_may_stand_in_the_place_of_the_delta():
     pieces = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("h", "i")]
     assert streamed(*pieces, said({}, "stop"))["message"]["content"] == "hi"
     assert streamed(said({"content": "hi"}, text="hi"), said({}, "stop", text="hi"))["message"]["content"] == "hi"
+
+
+@pytest.mark.parametrize("kind", WHOLES)
+def test_an_answer_in_the_envelope_of_a_gateway_is_read(kind: str):
+    """As JSON text, or as one field of an object; an error beside it stays the answer."""
+    name = kind.partition(",")[0]
+    provider: Provider = OpenAI(api="responses") if "responses" in kind else PROVIDERS[name]()
+    answer = WHOLES[kind](Said(tokens=["hi"], reasoning=[], calls=[], finish="stop"))
+    text = json.dumps(answer)
+    wrapped: list[Any] = [
+        *(text, {"code": 0, "message": "ok", "data": answer}, {"result": answer, "success": True}),
+        *({"statusCode": 200, "body": text}, {"response": text}),
+    ]
+    for value in wrapped:
+        found: Any = parse(provider, request(), answered(200, value))
+        assert found["choices"][0]["message"]["content"] == "hi", value
+    said = {"error": {"message": "bad key", "code": 401}}
+    for value in ({**said, "data": answer}, {"data": said}, {"data": "hi"}, {"data": {"data": {}}}, "hi", [5]):
+        with pytest.raises(UpstreamError):
+            parse(provider, request(), answered(200, value))
+
+
+def test_an_answer_that_comes_twice_counts_once():
+    """Two whole answers in a row, as one body or as events."""
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    assert streamed(body, body)["message"]["content"] == "hi"
+    twice = (json.dumps(body) + "\n") * 2
+    answer: Any = parse(SERVER, request(), HTTPResponse(200, {}, twice.encode()))
+    assert answer["choices"][0]["message"]["content"] == "hi"
 
 
 @pytest.mark.parametrize("kind", ["google", "vllm"])

@@ -290,7 +290,13 @@ def test_tool_call_deltas_carry_id_type_and_name_once() -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-@pytest.mark.parametrize("vendor,ours", [("eos", "stop"), ("model_length", "length"), ("weird", "stop")])
+@pytest.mark.parametrize(
+    ("vendor", "ours"),
+    [
+        *(("eos", "stop"), ("weird", "stop"), ("model_length", "length"), ("max_output_tokens", "length")),
+        *(("MAX_NEW_TOKENS", "length"), ("BLOCKLIST", "content_filter"), ("guardrail_intervened", "content_filter")),
+    ],
+)
 def test_a_vendors_own_finish_reason_becomes_one_of_openais_and_is_kept_beside(vendor: str, ours: str) -> None:
     """Clients know five words."""
     choice = folded([piece({"content": "a"}, vendor)])["choices"][0]

@@ -271,3 +271,20 @@ def test_content_that_openai_cannot_carry_is_refused_here(role: str, part: dict[
         built(OPENAI, "gpt-4o", messages=said)
     assert (caught.value.code, caught.value.param) == ("unsupported_content", f"messages.1.content.0.{param}")
     assert built(ELSEWHERE, messages=said).dropped == []
+
+
+@pytest.mark.parametrize("length", [1, 40, 41, 64, 200])
+def test_ids_of_other_vendors_calls_are_short_enough(length: int) -> None:
+    """A call and its result keep one id, two calls keep two. Other servers get them unchanged."""
+    given = ["x" * (length - 1) + letter for letter in "ab"]
+    history: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": each} for each in given]},
+        *({"role": "tool", "tool_call_id": each, "content": "r"} for each in reversed(given)),
+    ]
+    for provider, model, is_kept in ((OPENAI, "gpt-4.1", length <= 40), (ELSEWHERE, "llama", True)):
+        called, *results = messages(provider, USER, *history, model=model)[1:]
+        ids = [call["id"] for call in called["tool_calls"]]
+        assert [result["tool_call_id"] for result in results] == ids[::-1]
+        assert len(set(ids)) == 2
+        assert (ids == given) is is_kept
+        assert not model.startswith("gpt") or max(map(len, ids)) <= 40

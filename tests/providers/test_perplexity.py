@@ -515,6 +515,17 @@ def test_a_200_that_is_no_answer_is_an_upstream_error(body: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "body", [{}, whole(status=None), whole(status="bored"), whole(status="completed", output=None)]
+)
+def test_a_200_without_an_answer_is_not_bought_again(body: Any) -> None:
+    """The vendor named no failure: it may have billed the request."""
+    with pytest.raises(UpstreamError) as caught:
+        PPLX.parse_response(answered(200, body))
+    caught.value.upstream_status = caught.value.upstream_status or 200  # as the exchange notes it
+    assert not caught.value.resendable
+
+
+@pytest.mark.parametrize(
     "output", [[1, None, "x"], [{"type": "message", "content": 3}], [{"type": "message", "content": [1]}]]
 )
 def test_items_that_are_none_are_left_out(output: Any) -> None:

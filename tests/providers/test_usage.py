@@ -51,6 +51,29 @@ PLAIN = {"prompt_tokens": 90, "completion_tokens": 7, "total_tokens": 97}
         (PLAIN, (90, 7, Tokens(input=90, output=7))),
         ({"input_tokens": 90, "output_tokens": 7, "total_tokens": 97}, (90, 7, Tokens(input=90, output=7))),
         ({"input_tokens": 90, "output_tokens": 7}, (90, 7, Tokens(input=90, output=7))),
+        *(
+            (raw, (90, 7, Tokens(input=60, cache_read=30, output=7, reasoning=4)))
+            for raw in (
+                {"promptTokens": 90, "completionTokens": 7, "cachedTokens": 30, "reasoningTokens": 4},
+                {"Input_Tokens": 90, "Output_Tokens": 7, "Cached_Tokens": 30, "Reasoning_Tokens": 4},
+                {"input_token_count": 90, "output_token_count": 7, "cachedInputTokens": 30, "thinkingTokens": 4},
+                {"num_input_tokens": 90, "num_output_tokens": 7, "num_cached_tokens": 30, "reasoning_tokens": 4},
+                {
+                    "PromptTokens": 90,
+                    "CompletionTokens": 7,
+                    "TotalTokens": 97,
+                    "PromptTokensDetails": {"CachedTokens": 30},
+                    "CompletionTokensDetails": {"ReasoningTokens": 4},
+                },
+                {
+                    "promptTokenCount": 90,
+                    "candidatesTokenCount": 3,
+                    "totalTokenCount": 97,
+                    "cachedContentTokenCount": 30,
+                    "thoughtsTokenCount": 4,
+                },
+            )
+        ),
         ({"prompt_tokens": 90.0, "completion_tokens": 7.0}, (90, 7, Tokens(input=90, output=7))),
         ({"prompt_tokens": "90", "completion_tokens": "7"}, (90, 7, Tokens(input=90, output=7))),
         ({"prompt_tokens": 90, "total_tokens": 97}, (90, 7, Tokens(input=90, output=7))),
@@ -254,7 +277,7 @@ def test_a_whole_answer_has_its_usage_where_the_server_put_it(where: Any) -> Non
     "where",
     [
         {"usage_metadata": PLAIN},
-        {"token_usage": PLAIN},
+        *({name: PLAIN} for name in ("token_usage", "tokenUsage", "usageMetadata", "Usage")),
         {"usage": [PLAIN]},
         {"usage": {"usage": PLAIN}},
         *({name: {"usage": PLAIN}} for name in ("message", "response", "result", "metadata", "meta", "data")),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from proxy.metering.pricing import ModelPrice
+from proxy.providers.embedded import Embedded
 from proxy.providers.openai import OpenAI
-from proxy.routing.capabilities import no_capable, refusal, unsupported
+from proxy.routing.capabilities import no_capable, refusal, serves, unsupported
 from proxy.routing.content import content_needs
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
@@ -46,6 +47,19 @@ def test_a_part_that_the_model_lacks_is_named(capability: str) -> None:
     assert (error.status, error.code, error.param) == (400, "unsupported_content", "messages.1.content.1")
     assert error.message.startswith("a/m cannot take ")
     assert unsupported(content_needs(request(PARTS[capability])), deployment([capability])) is None
+
+
+@pytest.mark.parametrize("price", [None, ModelPrice(), ModelPrice(input=0, output=0)])
+def test_the_embedded_server_reads_text_without_a_row_that_says_so(price: ModelPrice | None) -> None:
+    """Under any name of the provider: `auto:vision` is not offered where nothing sees."""
+    embedded, other = Deployment("mine", Embedded(), "m", price), Deployment("a", OpenAI(), "m", price)
+    for task, is_served in (("vision", False), ("web_search", False), ("code", True)):
+        assert (serves(task, embedded), serves(task, other)) == (is_served, True)
+    for part in PARTS.values():
+        assert unsupported(content_needs(request(part)), embedded) is not None
+        assert unsupported(content_needs(request(part)), other) is None
+    sees = Deployment("mine", Embedded(), "m", ModelPrice(supports=["images"]))
+    assert serves("vision", sees)
 
 
 def test_the_first_part_of_each_kind_counts() -> None:

@@ -90,9 +90,11 @@ def objects(value: object) -> list[dict[str, Any]]:
 
 
 def call_entries(value: object) -> list[Any]:
-    """The entries of `tool_calls`. Some servers send a single call without the list around it, or an object of calls by
-    position.
+    """The entries of `tool_calls`. Some servers send a single call without the list around it, an object of calls by
+    position, or the JSON text of any of these.
     """
+    if isinstance(value, str):
+        value = json_or_none(value)
     if not isinstance(value, dict):
         return listed(value)
     places = [int(name) for name in value if isinstance(name, str) and name.isdecimal() and len(name) < _MAX_PLACE]

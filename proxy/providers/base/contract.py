@@ -309,6 +309,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """As `max_choices`, for a vendor whose API choice depends on the request."""
         return self.max_choices(model)
 
+    def by_other_api(self, request: AnyRequest, model: str) -> AnyRequest | None:
+        """The same request for the vendor's other API. None: there is none for it, or it goes there already."""
+        return None
+
     def least_output(self, request: AnyRequest, model: str) -> int:
         """The smallest output limit that the vendor accepts: a smaller one is raised to it, and costs as much."""
         return 1

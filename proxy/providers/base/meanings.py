@@ -69,6 +69,7 @@ _MONEY = Meaning(
         r"insufficient (?:\w+ ){0,2}(?:balance|credits?|quota|funds)\b",
         r"\b(?:balance|credits?|funds|prepayment) (?:\w+ ){0,4}"
         r"(?:too low|insufficient|exhausted|depleted|used up|not enough|run out|ran out|negative)",
+        r"\bquota (?:is |was )?(?:not enough|insufficient|used up)",
         r"(?:exceeded|used up|exhausted) your (?:current |monthly |free |available )?(?:quota|credits?)\b",
         r"check your plan and billing|billing (?:hard )?limit|billing (?:is )?(?:not active|disabled)",
         r"payment required|requires? more credits|out of (?:\w+ ){0,3}(?:credits?|quota|funds)\b",
@@ -130,7 +131,8 @@ _CONTEXT = Meaning(
         r"(?:input|prompt|request)(?: \w+){0,3} tokens?(?: \w+){0,4} exceed|requested tokens \(\d+\) exceed",
         r"tokens in (?:the |your )?(?:prompt|input|messages)(?: \S+){0,3} exceed|\binputs tokens \+",
         r"`inputs` (?:tokens \+|must have less than)|range of input length|too large for model with|max size: \d+ tok",
-        r"(?:prompt|request|input|messages?) (?:contains?|has|have|resulted in|results in) [\d,]+ (?:input )?tokens",
+        r"(?:prompt|request|input|messages?) (?:contains?|has|have|is|was|results? in|resulted in) [\d,]+ "
+        r"(?:input )?tokens",
         r"input token count is \d+ but|too (?:large|long) for (?:the |this )?(?:model'?s )?context|超长|超出最大",
     ),
     frozenset({0, 400, 413, 422, 500}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.providers.base.answers import json_or_none, objects
 from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.providers.base.envelopes import error_inside
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.endpoints import AnyRequest, AnyResponse
@@ -16,6 +17,8 @@ from proxy.schema.sse import Event, EventFraming
 _BOM = b"\xef\xbb\xbf"
 _MAX_LINES = 16 * 1024 * 1024  # bytes; a copy of more would take too long
 _BEGINNING = 1024  # bytes; a copy of the whole body could be large
+_WRAPS = ("data", "result", "response", "body")  # where gateways put the whole answer of the server behind them
+_MAX_WRAPS = 3
 _EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # prefixes of a stream that no JSON has
 
 
@@ -41,9 +44,31 @@ def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> C
     try:
         return provider.parse_response(response, request)
     except UpstreamError:
-        if len(response.body) > _MAX_LINES or not (events := _listed(response.body) or _lines(response.body)):
+        if len(response.body) > _MAX_LINES:
+            raise
+        if (answer := _unwrapped(provider, request, response)) is not None:
+            return answer
+        if not (events := _listed(response.body) or _lines(response.body)):
             raise
     return _folded(provider, request, events)
+
+
+def _unwrapped(provider: Provider, request: ChatRequest, response: HTTPResponse) -> ChatResponse | None:
+    """The answer inside an envelope of a gateway, or as the JSON text of itself; None if there is none."""
+    body = response.body
+    for _ in range(_MAX_WRAPS):
+        value = json_or_none(body)
+        if isinstance(value, dict):
+            inner = [value[name] for name in _WRAPS if isinstance(value.get(name), dict | str)]
+            value = inner[0] if inner and error_inside(value) is None else None
+        if not isinstance(value, dict | str):
+            return None
+        body = value.encode("utf-8", "replace") if isinstance(value, str) else encode(value)
+        try:
+            return provider.parse_response(HTTPResponse(response.status, response.headers, body), request)
+        except UpstreamError:
+            continue
+    return None
 
 
 def _listed(body: bytes) -> list[Event]:

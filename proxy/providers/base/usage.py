@@ -14,40 +14,34 @@ from proxy.schema.records import MAX_TOKENS, NANO_PER_USD, Tokens
 from proxy.schema.usage import UNSAID, Service, Usage, UsageReport, count, counted, disjoint, is_absurd, with_media
 
 # Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
-# DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
+# DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts. `promptTokens` and
+# `Prompt_Tokens` are the same names.
 _SPELLINGS = {
     "prompt": (
-        "prompt_tokens",
-        "input_tokens",
-        "promptTokens",
-        "inputTokens",
-        "promptTokenCount",
-        "prompt_eval_count",
-        "prompt_n",
+        *("prompt_tokens", "input_tokens", "prompt_token_count", "input_token_count", "num_input_tokens"),
+        *("prompt_eval_count", "prompt_n"),
     ),
     "output": (
-        *("completion_tokens", "output_tokens", "completionTokens", "outputTokens", "candidatesTokenCount"),
+        *("completion_tokens", "output_tokens", "candidates_token_count", "output_token_count", "num_output_tokens"),
         *("generated_tokens", "eval_count", "predicted_n"),
     ),
-    "total": ("total_tokens", "totalTokens", "totalTokenCount"),
+    "total": ("total_tokens", "total_token_count"),
     "read": (
         *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
-        *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens", "cache_n"),
+        *("cache_read_tokens", "cached_input_tokens", "cached_content_token_count", "cache_n"),
     ),
     "written": (
         *("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"),
-        *("cache_write_input_tokens", "cacheWriteInputTokens"),
+        "cache_write_input_tokens",
     ),
     "written_1h": ("cache_write_1h_tokens", "ephemeral_1h_input_tokens"),
-    "reasoning": ("reasoning_tokens", "thinking_tokens", "reasoningTokens"),
+    "reasoning": ("reasoning_tokens", "thinking_tokens", "thoughts_token_count"),
     "searches": ("num_search_queries",),  # Perplexity's older API also shows it
 }
-_COUNTS = {name: part for part, names in _SPELLINGS.items() for name in names}
+_COUNTS = {name.replace("_", ""): part for part, names in _SPELLINGS.items() for name in names}
 _DETAILS = {
-    "prompt_tokens_details": "prompt_tokens_details",
-    "input_tokens_details": "prompt_tokens_details",
-    "completion_tokens_details": "completion_tokens_details",
-    "output_tokens_details": "completion_tokens_details",
+    **dict.fromkeys(("prompttokensdetails", "inputtokensdetails"), "prompt_tokens_details"),
+    **dict.fromkeys(("completiontokensdetails", "outputtokensdetails"), "completion_tokens_details"),
 }
 _SERVED = ("service_tier", "speed", "inference_geo")  # Mistral; Anthropic's, passed on by gateways
 # Units per USD: our own figure, OpenRouter and Perplexity, DeepInfra, xAI.
@@ -60,7 +54,7 @@ _BESIDE = frozenset(
         "cache_n",
     }
 )
-_NAMES = ("usage", "usage_metadata", "token_usage")  # of a usage object
+_NAMES = ("usage", "usage_metadata", "token_usage", "usageMetadata", "tokenUsage", "Usage")  # of a usage object
 _AROUND = ("x_groq", "message", "response", "result", "metadata", "meta", "data")  # objects that it may be in
 _TIMED = ("prompt_n", "predicted_n", "cache_n")  # llama.cpp, in `timings`
 _FLAT = ("prompt_eval_count", "eval_count")  # Ollama, in the answer itself
@@ -134,6 +128,10 @@ def _places(body: dict[str, Any]) -> list[dict[str, Any]]:
     return places
 
 
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
 def _picked(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value[name] for name in names if name in value}
 
@@ -182,12 +180,12 @@ def _read_odd(raw: dict[str, Any]) -> UsageReport | None:
     counts: dict[str, int] = {}
     shown: dict[str, Any] = {}
     for name, value in raw.items():
-        part = _COUNTS.get(name)
-        if part is not None:
+        letters = _letters(name)
+        if (part := _COUNTS.get(letters)) is not None:
             _add(counts, part, value)
-        elif name in _DETAILS or name in _CACHE_WRITES:
+        elif letters in _DETAILS or name in _CACHE_WRITES:
             if isinstance(value, dict):
-                _read_details(value, _DETAILS.get(name), counts, shown)
+                _read_details(value, _DETAILS.get(letters), counts, shown)
         elif name in _COSTS:
             _add_cost(counts, shown, name, value)
         elif not name.endswith("_tokens") or (value := counted(value)) is not None:
@@ -264,7 +262,7 @@ def _read_details(inside: dict[str, Any], side: str | None, counts: dict[str, in
     """Reads counts that have a field of their own, and others, which stay in the details of their side."""
     kept: dict[str, Any] = {}
     for name, value in inside.items():
-        part = _INSIDE.get(name)
+        part = _INSIDE.get(_letters(name))
         if part is not None:
             _add(counts, part, value)
         elif name in _CACHE_WRITES:

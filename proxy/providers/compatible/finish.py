@@ -11,12 +11,17 @@ from proxy.schema.errors import UpstreamError
 
 CALLED = ("tool_calls", "function_call")  # fields of a message; each implies the finish_reason of the same name
 _PLAIN_ENDS = ("stop", *CALLED)
-# In lower case. Servers pass on the words of the backends behind them: Anthropic's, Google's, TGI's, Zhipu's.
+# In lower case. Servers pass on the words of the backends behind them: Anthropic's, Google's, Bedrock's, TGI's,
+# Zhipu's.
 _WORDS = {
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete"), "stop"),
-    **dict.fromkeys(("max_tokens", "model_length", "model_context_window_exceeded"), "length"),
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens"), "length"),
+    **dict.fromkeys(("max_length", "model_length", "model_context_window_exceeded"), "length"),
     **dict.fromkeys(("tool_use", "tool_call"), "tool_calls"),
     **dict.fromkeys(("safety", "recitation", "refusal", "sensitive", "prohibited_content"), "content_filter"),
+    **dict.fromkeys(
+        ("blocklist", "spii", "image_safety", "content_filtered", "guardrail_intervened"), "content_filter"
+    ),
 }
 _BROKEN = ("error", "abort", "insufficient_system_resource", "network_error")  # the answer is not complete
 

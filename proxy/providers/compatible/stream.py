@@ -231,13 +231,14 @@ class CompatibleStreamDecoder(EventDecoder):
         return choice
 
     def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
-        """The delta. Some servers send a `message` in its place; one beside or after deltas repeats them, but may be
-        the only one with the calls.
+        """The delta. Some servers send a `message` in its place. One that comes beside or after deltas, or after the
+        finish, repeats the text, but may be the only one with the calls.
         """
         delta, message = mapping(raw.get("delta")), mapping(raw.get("message"))
         if delta:
             self._with_delta.add(index)
-        if not message or (index not in self._with_delta and not delta):
+        is_repeated = index in self._with_delta or index in self._finished
+        if not message or not (is_repeated or delta):
             return delta or message or ({} if "delta" in raw else bare_message(raw))
         if calls.called or any(delta.get(name) for name in CALLED):
             return delta

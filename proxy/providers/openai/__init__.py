@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, ClassVar
 
+from msgspec import structs
+
 from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.base.fields import LIMITS, texts_only
 from proxy.providers.base.images import ImageRule
@@ -21,8 +23,9 @@ from proxy.providers.compatible.response import parse_body
 from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.providers.openai import elsewhere, responses
+from proxy.providers.openai.call_ids import shorten
 from proxy.providers.openai.images import IMAGE_RULES
-from proxy.providers.openai.rules import ModelRules, name_effort, needs_responses, obey, rules_of
+from proxy.providers.openai.rules import ModelRules, advises_responses, name_effort, needs_responses, obey, rules_of
 from proxy.providers.openai.surface import keep_known
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import Variable, one_of
@@ -45,8 +48,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`.
 
     `api`: `chat`, `responses`, or `by_model`, which uses the Responses API for requests that OpenAI's chat API refuses.
-    The default is `by_model` for OpenAI itself. Servers at another address get chat requests, and what they refuse with
-    the advice to use the Responses API goes there. `completions`: the server
+    The default is `by_model` for OpenAI itself, and chat for servers at another address. With the default and with
+    `by_model`, requests that are refused with the advice to use the Responses API go there. `completions`: the server
     accepts bodies of `/v1/completions` unchanged.
     """
 
@@ -89,6 +92,11 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if self._has_responses and isinstance(request, ChatRequest) and self._draft(request, model)[2]:
             return 1
         return self.max_choices(model)
+
+    def by_other_api(self, request: AnyRequest, model: str) -> AnyRequest | None:
+        if not isinstance(request, ChatRequest) or request.n > 1 or self._draft(request, model)[2]:
+            return None
+        return structs.replace(request, other_api=True)
 
     def least_output(self, request: AnyRequest, model: str) -> int:
         least = responses.LEAST_OUTPUT
@@ -143,6 +151,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         is_openais = rules is not None or is_own
         if is_openais:
             draft.strip_echoes(keep=("annotations",))
+            shorten(draft)
             draft.refuse_parts(("video_url",))
             draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant"))
             if all(name in draft.body for name in LIMITS):
@@ -163,13 +172,14 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        """The error. If a server in front of OpenAI refuses what OpenAI's chat API refuses, it names the key to set;
-        without that key the other API is tried.
+        """The error. A refusal with the advice to use the Responses API has that API tried, unless the key `api` names
+        one of the two. For a server at another address, the message names the key to set.
         """
         error = super().parse_error(response)
-        if not self._has_responses and error.status in {400, 404} and "v1/responses" in error.message:
-            error.other_api = self.api is None
-            error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
+        if advises_responses(response.status, error.message):
+            error.other_api = self.api in (None, "by_model")
+            if not self._has_responses:
+                error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
         return error
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:

@@ -6,7 +6,6 @@ history. `input` is the last field, so that a longer conversation only adds byte
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -20,6 +19,7 @@ from proxy.providers.base.usage import read
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.responses.answer import Reader, shown_alone
 from proxy.providers.compatible.responses.items import Item, Items
+from proxy.providers.openai.call_ids import short
 from proxy.providers.openai.reasoning import details_of, put_back
 from proxy.schema.chat import Message
 from proxy.schema.errors import BadRequest
@@ -205,13 +205,13 @@ class _Items(Items):
         custom, identity = call.get("custom"), call.get("id")
         if not isinstance(custom, dict) or not isinstance(custom.get("name"), str) or not isinstance(identity, str):
             item = super().call(call, where)
-            return {**item, "call_id": _short(item["call_id"])}
-        item = {"type": "custom_tool_call", "call_id": _short(identity), "name": custom["name"]}
+            return {**item, "call_id": short(item["call_id"], _MAX_CALL_ID)}
+        item = {"type": "custom_tool_call", "call_id": short(identity, _MAX_CALL_ID), "name": custom["name"]}
         return {**item, "input": str(custom.get("input") or "")}
 
     def output(self, message: Message, where: str) -> Item:
         kind = "custom_tool_call_output" if message.tool_call_id in self._custom else "function_call_output"
-        item = {"type": kind, "call_id": _short(str(message.tool_call_id))}
+        item = {"type": kind, "call_id": short(str(message.tool_call_id), _MAX_CALL_ID)}
         return {**item, "output": self.content(message, where)}
 
     def part(self, part: Part) -> Item:
@@ -227,13 +227,6 @@ class _Items(Items):
         if part.kind == "file" and part.file_id:
             return {"type": "input_file", "file_id": part.file_id}
         return super().part(part)
-
-
-def _short(identity: str) -> str:
-    """An id within the API's length: ids of other vendors' calls may be longer."""
-    if len(identity) <= _MAX_CALL_ID:
-        return identity
-    return f"call_{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()[:40]}"
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,14 @@ from proxy.providers.base.fields import LEVELS
 from proxy.providers.compatible.request import Draft
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs")
-
+# The advice to use the Responses API, in the words of OpenAI and of gateways in front of it.
+_ADVICE = re.compile(r"(?:v1/|/)responses\b|\bresponses (?:api|endpoint)\b|\bresponses\.create\b", re.IGNORECASE)
+_NO_ADVICE = re.compile(  # a link, or the Responses API's own refusal
+    r"\S*/docs/\S*|"
+    r"\bnot (?:\w+ ){0,2}(?:in|with|by|via|through) (?:the )?(?:/?v1/responses|responses (?:api|endpoint))",
+    re.IGNORECASE,
+)
+_ADVISING = frozenset({400, 404, 405, 422, 501})  # statuses of a request that would succeed elsewhere
 
 _OPTIONS = ("summary", "context", "mode")  # options of `reasoning` besides the effort: only in the Responses API
 
@@ -116,6 +123,11 @@ def name_effort(draft: Draft) -> None:
     kept = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
     if kept:
         draft.body["reasoning"] = kept
+
+
+def advises_responses(status: int, message: str) -> bool:
+    """True for a refusal at the chat API that names the Responses API as the place to ask."""
+    return status in _ADVISING and _ADVICE.search(_NO_ADVICE.sub("", message)) is not None
 
 
 def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool:

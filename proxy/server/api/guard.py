@@ -32,6 +32,7 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 CALLER = "mmproxy.caller"  # in the scope of a page's call: the signed-in caller
 _OPEN_PATHS = ("/health", "/metrics")  # open without a key, although they reveal more than that the server runs
+_PROBES = ("/livez", "/readyz")  # they reveal only that the server runs
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
 _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
@@ -118,6 +119,8 @@ class Guard:
         if len(headers) > _MAX_HEADERS or sum(map(len, chain.from_iterable(headers))) > _MAX_HEADER_BYTES:
             return ProxyError("The headers are larger than 32 KB or more than 100.", status=431, code="invalid_value")
         hosts = [value for name, value in headers if name == b"host"]
+        if not hosts and scope["http_version"] == "1.0" and scope["path"] in _PROBES:
+            return None  # load balancers check health so; browsers do not speak HTTP/1.0
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
         if not self._serves(hosts[0], scope["path"]):

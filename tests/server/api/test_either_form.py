@@ -63,6 +63,29 @@ async def test_a_whole_answer_is_read_for_either_request(tmp_path: Path, kind: s
     await both(tmp_path, kind, [*answers, http(b" \n" + body, "text/event-stream")])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(3)
+async def test_gzip_that_no_header_names_is_read_for_either_request(tmp_path: Path, kind: str):
+    """Its first bytes show it. An error keeps its meaning; a bomb and a broken answer are errors."""
+    stream, body = gzip.compress(WRITERS[kind](SPOKEN, [])), gzip.compress(json.dumps(answer(kind, 2)).encode())
+    await both(tmp_path, kind, [http(stream, "text/event-stream"), http(body, "application/json")])
+    served = [b""]
+    async with before(tmp_path, kind, lambda: served[0]) as server:
+        for sent, status, said in (
+            (
+                http(gzip.compress(b'{"error":{"message":"bad key","code":"x"}}'), "application/json", 401),
+                401,
+                "bad key",
+            ),
+            (http(gzip.compress(bytes(20_000_000)), "application/json"), 502, "compressed answer of more than"),
+            (http(body[:9] + b"\xff\xff\xff" + body[12:], None), 502, "compressed answer that is broken"),
+        ):
+            served[0] = sent
+            for has_stream in (False, True):
+                got = await post(server.port, chat("odd/m", stream=has_stream))
+                assert (got.status, said in got.error()["message"]) == (status, True), got.body
+
+
 OWN = [  # a vendor's own dialect at its own vendor, where bytes pass as they came; the writer of its streams
     ("anthropic", "anthropic", "/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}),
     ("openai, api: by_model", "perplexity", "/v1/responses", {"input": "hi"}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from openai import AsyncOpenAI
 from tests.faults.books import rows
 from tests.providers.corpus import image, text, tool
 from tests.server.api.end_to_end import streamed
-from tests.server.api.raw import chat, post
+from tests.server.api.raw import answering, chat, post
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 from tests.upstream.responses_wire import ROOT
@@ -124,6 +125,97 @@ async def test_what_a_server_in_front_of_openai_refuses_goes_to_its_other_api(
     assert [(seen.path, seen.status) for seen in upstream.ledger] == sent
     first, second, *_ = rows(tmp_path, "attempts")
     assert (first["cost_nano"], second["outcome"]) == (0, "ok")
+
+
+ADVICE = [
+    (404, "This model is only supported in v1/responses and not in v1/chat/completions."),
+    (400, "Function tools with reasoning are not supported on Chat Completions. Please use the Responses API instead."),
+    (400, "gateway.BadRequestError: tools with reasoning are not supported. Please use /V1/RESPONSES."),
+    (400, "To use tools with reasoning, call /openai/responses?api-version=preview"),
+    (405, "This model is served by the responses endpoint only."),
+    (422, "Call client.responses.create for tools with reasoning."),
+    (501, "Not in chat completions: use `/responses`."),
+]
+NO_ADVICE = [
+    (400, "messages: tool responses must follow tool calls"),
+    (400, "response_format: responses must be JSON. See https://example.com/docs/api-reference/responses/create"),
+    (400, "The model is only supported in v1/chat/completions and not in v1/responses."),
+    (401, "Wrong key. Keys of the Responses API are no keys of this one."),
+]
+
+
+def _refusing_chat(said: list[tuple[int, str]]) -> Callable[[bytes], bytes]:
+    """An upstream whose chat API at `/PLACE/chat/completions` refuses, and whose Responses API answers."""
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "hello"}]}]
+    answer = {"status": "completed", "output": output, "usage": {"input_tokens": 1, "output_tokens": 1}}
+
+    def respond(head: bytes) -> bytes:
+        status, value = 200, answer
+        if found := re.search(rb"/(\d+)/chat/completions ", head):
+            status, value = said[int(found[1])][0], {"error": {"message": said[int(found[1])][1]}}
+        body = json.dumps(value).encode()
+        kind = b"content-type: application/json\r\ncontent-length: %d" % len(body)
+        return b"HTTP/1.1 %d X\r\n%s\r\n\r\n%s" % (status, kind, body)
+
+    return respond
+
+
+@asynccontextmanager
+async def _before(folder: Path, said: list[tuple[int, str]], api: str) -> AsyncIterator[tuple[Server, list[bytes]]]:
+    """A proxy with a provider `pPLACE` for each refusal."""
+    lines = ["version: 1", 'storage: {{url: "sqlite:///{db}"}}', "providers:"]
+    for place in range(len(said)):
+        keys = f'type: openai, base_url: "{{upstream}}/{place}", {api}allow_private: true, price: null, retries: 0'
+        lines.append(f"  p{place}: {{{{{keys}}}}}")
+    async with (
+        answering(_refusing_chat(said)) as (url, heads),
+        serving(write_files(folder, url, "\n".join([*lines, ""]))) as server,
+    ):
+        yield server, heads
+
+
+def _asked(heads: list[bytes]) -> list[str]:
+    """The last words of the paths."""
+    return [head.split()[1].decode().rpartition("/")[2] for head in heads if head.startswith(b"POST")]
+
+
+@pytest.mark.parametrize("api", ["", BY_MODEL])
+async def test_the_advice_to_use_the_other_api_is_taken_in_any_words(tmp_path: Path, api: str):
+    """Also at OpenAI itself, for a model that is newer than our rules. The next call with tools goes there at once; the
+    next without goes there if the first had none either.
+    """
+    async with _before(tmp_path, ADVICE, api) as (server, heads):
+        for place, (_, message) in enumerate(ADVICE):
+            del heads[:]
+            has_tools = place % 2 == 0
+            for tools in (has_tools, has_tools, not has_tools):
+                answer = await post(server.port, chat(f"p{place}/gpt-new", **({"tools": TOOLS} if tools else {})))
+                assert answer.json["choices"][0]["message"]["content"] == "hello", message
+            third = ["completions", "responses"] if has_tools else ["responses"]
+            assert _asked(heads) == ["completions", "responses", "responses", *third], message
+
+
+@pytest.mark.parametrize("api", ["", BY_MODEL])
+async def test_a_refusal_without_that_advice_stays_one(tmp_path: Path, api: str):
+    """Words about answers, links and the opposite advice send nothing again."""
+    async with _before(tmp_path, NO_ADVICE, api) as (server, heads):
+        for place, (status, message) in enumerate(NO_ADVICE):
+            del heads[:]
+            answer = await post(server.port, chat(f"p{place}/gpt-new", tools=TOOLS))
+            assert (answer.status, answer.error()["message"].removeprefix(f"p{place}: ")) == (status, message)
+            assert _asked(heads) == ["completions"]
+
+
+async def test_the_same_refusal_by_the_other_api_is_the_answer(tmp_path: Path):
+    """A request that went there by the rules of its model is not sent there again."""
+    body = json.dumps({"error": {"message": ADVICE[1][1]}}).encode()
+    refusal = b"HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    async with (
+        answering(lambda _: refusal) as (url, heads),
+        serving(write_files(tmp_path, url, ROUTING.replace("URL", url))) as server,
+    ):
+        answer = await post(server.port, chat("openai/gpt-6-sol", tools=TOOLS))
+    assert (answer.status, _asked(heads)) == (400, ["responses"])
 
 
 @pytest.mark.parametrize(("key", "fields"), [("api: chat, ", {}), ("", {"n": 2})])

@@ -299,8 +299,14 @@ async def test_exactly_one_host_is_demanded(server: Server, head: bytes) -> None
 
 
 async def test_http_1_0_with_a_host_is_served(server: Server) -> None:
-    """Old load balancers check health that way."""
+    """Old load balancers check health that way, and without a Host, which no other request may lack."""
     assert (await send(server.port, b"GET /livez HTTP/1.0\r\nhost: localhost\r\n\r\n")).status == 200
+    for path, version, status in (
+        *((b"/livez", b"1.0", 200), (b"/readyz", b"1.0", 200)),
+        *((b"/health", b"1.0", 400), (b"/v1/models", b"1.0", 400), (b"/livez", b"1.1", 400)),
+    ):
+        head = b"GET %s HTTP/%s\r\nconnection: close\r\n\r\n" % (path, version)
+        assert (await send(server.port, head)).status == status, head
 
 
 BROWSERS: list[dict[str, str]] = [

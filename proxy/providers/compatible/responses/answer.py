@@ -71,9 +71,12 @@ class Reader:
         """
         status, has_output = body.get("status"), isinstance(body.get("output"), list)
         is_refused = status in _FAILED or (status in _RUNNING and not is_over)
-        if is_refused or (is_empty if status not in _ANSWERED else not has_output):
-            said = {"message": f"The provider's answer has the status {str(status)[:32]!r}."}
-            raise build(said, 502, {}, self.rules)
+        message = f"The provider's answer has the status {str(status)[:32]!r}."
+        if is_refused:
+            raise build({"message": message}, 502, {}, self.rules)
+        if is_empty if status not in _ANSWERED else not has_output:
+            message = message if status is not None else "The provider's answer has neither a status nor an output."
+            raise UpstreamError(message, retryable=True)
 
     def ending(self, body: dict[str, Any], has_calls: bool, usage: UsageReport | None) -> dict[str, Any]:
         """The finish_reason, from the content if the status gives none."""
