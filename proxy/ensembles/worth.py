@@ -123,8 +123,9 @@ def _undecided(compared: Sequence[Compared], hardest: Compared, instead: str, *,
     ways = [f"about {calls} calls in all"] if calls is not None else []
     ways.append(f"about {rated} rated calls in all (POST /v1/feedback)")
     text = (
-        f"Undecided: {hardest.compared} calls, of which {hardest.lift.rated_calls if hardest.lift else 0} are rated, "
-        f"are too few to tell whether {hardest.member} alone would have done. It takes {' or '.join(ways)}."
+        f"Undecided: {hardest.compared} {'call' if hardest.compared == 1 else 'calls'}, of which "
+        f"{hardest.lift.rated_calls if hardest.lift else 0} are rated, are too few to tell "
+        f"whether {hardest.member} alone would have done. It takes {' or '.join(ways)}."
         f"{instead}"
     )
     return Verdict(UNDECIDED, text, hardest.member, calls, rated)

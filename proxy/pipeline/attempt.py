@@ -13,6 +13,7 @@ from proxy.metering.price_book import Answered
 from proxy.metering.prices import trusted
 from proxy.metering.service_terms import sent, terms_of
 from proxy.metering.usage import Used
+from proxy.pipeline.error_text import kept
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.tally import StreamTally
@@ -26,7 +27,7 @@ from proxy.schema.chat import ADAPTED_FINISH, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json import encode
-from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptOpen, BillingNotes, Charge, Cost, Outcome, Tokens
+from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptNotes, AttemptOpen, Charge, Cost, Outcome, Tokens
 from proxy.schema.usage import NOTHING, UNSAID, Service, UsageReport, believable, merged
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Attempt:
     _is_waiting = False  # for this provider; see `CallTime.begin_wait`
     _is_counted = False  # its error came with a usage
     _is_refused = False  # by an error inside a 200
+    _message: str | None = None  # of its error, for its row
     _report = NOTHING  # once it has ended
     _cost: Cost | None = None
 
@@ -191,6 +193,8 @@ class Attempt:
             self.tally.usage = merged(self.tally.usage, error.usage)
             self._is_counted = True
         self.failure = error.message
+        names = (self.deployment.model, self.deployment.provider_name)
+        self._message = kept(error.message, self.request, names) or None
         self.retry_after_s, self.other_key = error.retry_after_s, error.other_key
         self.end(error.outcome, error.code, error.upstream_status)
 
@@ -297,7 +301,11 @@ class Attempt:
             said = replace(said, tier=tier)
         return terms_of(said, asked, self.deployment.region)
 
-    def _notes(self, bill: Bill) -> BillingNotes:
+    def _notes(self, bill: Bill) -> AttemptNotes:
+        notes = self._billing_notes(bill)
+        return notes if self._message is None else replace(notes, message=self._message)
+
+    def _billing_notes(self, bill: Bill) -> AttemptNotes:
         if bill.by is None and bill.report.cost_nano is None and bill.source != "estimated":
             return NO_NOTES
         named, reported, said = self._named() if bill.by else None, bill.report.cost_nano, self.tally.usage
@@ -305,7 +313,7 @@ class Attempt:
         if named is None and reported is None and not doubted:
             return NO_NOTES
         raw = _raw(said.absurd or said.shown) if said is not None and doubted else None
-        return BillingNotes(named, reported, raw, None if bill.by is None else bill.by.version or None)
+        return AttemptNotes(named, reported, raw, None if bill.by is None else bill.by.version or None)
 
     def _cost_of(self, measured: Tokens, source: str, by: Answered | None) -> Cost | None:
         cost = self.deployment.cost(measured, by)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.prompts.statistics import (
     MISMATCH_LEVEL,
@@ -62,9 +63,13 @@ def decide(samples: Mapping[str, Sample], rules: Rules) -> Decision:
 
 
 def against(samples: Mapping[str, Sample], leader: str, name: str, rules: Rules) -> Difference | None:
-    """The leader minus another variant, at this comparison's part of the overall level."""
+    """The leader minus another variant, at this comparison's part of the overall level.
+
+    Outcomes are from 0 to 1, so no difference is beyond -1 or 1: what few outcomes leave open ends there.
+    """
     first, second = samples[leader].bounded(), samples[name].bounded()
-    return difference(first, second, scale=rules.minimum_effect, alpha=_alpha(samples, rules))
+    found = difference(first, second, scale=rules.minimum_effect, alpha=_alpha(samples, rules))
+    return None if found is None else replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))
 
 
 def forecast(samples: Mapping[str, Sample], rules: Rules) -> Forecast:

@@ -194,21 +194,22 @@ class AttemptOpen(Struct, frozen=True):
     is_downgraded: bool = False
 
 
-class BillingNotes(Struct, frozen=True):
+class AttemptNotes(Struct, frozen=True):
     """Columns of an attempt's row that are empty for most attempts.
 
     `answered_model`: the model that the answer names, if it is not the requested one. `provider_cost_nano`: the cost as
     the vendor reports it. `raw_usage`: the vendor's usage as JSON, if it was not believed. `price_version`: the version
-    of the price, if it is not that of the model asked for.
+    of the price, if it is not that of the model asked for. `message`: of its error, without texts of the request.
     """
 
     answered_model: str | None = None
     provider_cost_nano: int | None = None
     raw_usage: str | None = None
     price_version: str | None = None
+    message: str | None = None
 
 
-NO_NOTES = BillingNotes()
+NO_NOTES = AttemptNotes()
 
 
 class AttemptEnd(Struct, frozen=True):
@@ -225,7 +226,7 @@ class AttemptEnd(Struct, frozen=True):
     duration_ms: float | None = None
     first_token_ms: float | None = None
     upstream_request_id: str | None = None
-    notes: BillingNotes = NO_NOTES
+    notes: AttemptNotes = NO_NOTES
 
 
 class Decided(Struct, frozen=True):

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from proxy.config.server import ServerConfig
 from proxy.server.api.errors import exception_handlers
+from proxy.server.web.rendering import missing_page
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
@@ -31,7 +32,7 @@ def litestar(
     return _Litestar(
         routes,
         lifespan=[lifespan],
-        exception_handlers=exception_handlers(log),
+        exception_handlers=exception_handlers(log, missing_page),
         cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
         openapi_config=None,
         logging_config=None,

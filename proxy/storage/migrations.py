@@ -261,6 +261,11 @@ def m017_replays(db: Database) -> None:
     db.execute("ALTER TABLE calls ADD COLUMN replay_of TEXT")
 
 
+def m028_error_messages(db: Database) -> None:
+    """What a provider said of a failed attempt, without texts of the request."""
+    db.execute("ALTER TABLE attempts ADD COLUMN error_message TEXT")
+
+
 _PATIENCE = "PRAGMA busy_timeout = 600000"  # for another process that migrates: a million calls take it seconds
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -295,6 +300,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m025_charges,
     m026_prompts,
     m027_experiments,
+    m028_error_messages,
 )
 
 

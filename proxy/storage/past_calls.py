@@ -24,6 +24,7 @@ _CALL = """
 """
 _ATTEMPTS = """
     SELECT id, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
+        error_message AS message,
         input + cache_read + cache_write AS input_tokens, cache_read AS cached_tokens, output AS output_tokens,
         usage_source, cost_nano, duration_ms, first_token_ms, upstream_request_id, price_version
     FROM attempts WHERE call_id = ? ORDER BY seq

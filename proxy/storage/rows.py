@@ -46,7 +46,7 @@ _END_ATTEMPT = """
 _BILLED_PARTS = """
     UPDATE attempts SET input_audio = ?, input_image = ?, cache_read_audio = ?, output_audio = ?, output_image = ?,
         service_tier = ?, answered_model = ?, others = ?, raw_usage = ?, provider_cost_nano = ?,
-        price_version = IFNULL(?, price_version)
+        price_version = IFNULL(?, price_version), error_message = ?
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
 # Runs before the end of the same call. Only calls in experiments have any.
@@ -281,6 +281,7 @@ def _billed_parts(ended: EndedAttempt) -> tuple[Any, ...]:
         notes.raw_usage,
         notes.provider_cost_nano,
         notes.price_version,
+        notes.message,
         ended.end.call_id,
         ended.seq,
     )

@@ -87,9 +87,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         routing = write_files(files, upstream.url)
         prices = "version: 1\nmodels:\n  fake/*: {input: 2, output: 10}\n  groq/openai/gpt-oss-20b: {context: 131072}\n"
         (files / "pricing.yaml").write_text(prices)
-        with spawned(routing) as server:  # there is a version to go back to
-            httpx.get(f"{server.base_url}/models", timeout=30)
-            server.stop()
+        for line in ("", "# as it is now\n"):  # there is a version to go back to
+            routing.write_text(routing.read_text() + line)
+            with spawned(routing) as server:
+                httpx.get(f"{server.base_url}/models", timeout=30)
+                server.stop()
         yield (
             folder,
             environment(
@@ -153,7 +155,7 @@ SHOWN = {  # example -> a part of its output
     "proxy plan routing_rules.yaml": "calls change their model",
     "proxy config list": "yes",
     """proxy config show "$(proxy config list | awk 'NR == 2 {print $1}')\"""": "providers:",
-    """proxy config rollback "$(proxy config list | awk 'NR == 2 {print $1}')\"""": "already",
+    """proxy config rollback "$(proxy config list | awk '$3 == "no" {print $1; exit}')\"""": "A running server",
     "proxy conformance -m fake/actor --only tools": "called             tools  passed",
     'eval "$(proxy completion bash)"': "",
 }

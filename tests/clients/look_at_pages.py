@@ -1,6 +1,7 @@
 """Walks through the dashboard in Chromium and prints what went wrong, as JSON; screenshots go to the folder SHOTS.
 
-Run in the environment `browser`, with the address of a keyed server and its admin key.
+Run in the environment `browser`, with the address of a keyed server, its admin key, and how much its pages show: usual,
+empty or crowded.
 """
 
 from __future__ import annotations
@@ -19,16 +20,26 @@ PAGES += ("/playground", "/settings", "/settings/text", "/settings/defaults")
 SIZES = ((1280, 900), (390, 844))
 SHOTS = os.environ.get("SHOTS")
 PAGES += ("/prompts", "/prompts/extraction_v1?from=1&to=1", "/prompts/extraction_v1/new", "/new-prompt", "/experiments")
-PAGES += ("/sites", "/sites/reddit", "/new-experiment?prompt=extraction_v1", "/import-prompts")
+PAGES += ("/sites", "/sites/reddit", "/new-experiment?prompt=extraction_v1", "/import-prompts", "/experiments/walk")
+PAGES += ("/nothing-here",)
+EMPTY = ("", "?metric=p95&range=24h", "/requests", "/providers", "/keys", "/ensembles", "/experiments", "/playground")
+EMPTY += (
+    "/settings",
+    "/prompts?archived=true",
+    "/requests?session=none",
+    "/sites?instructions=qqq&asset=https://q.example",
+)
+CROWDED = (*EMPTY, "?metric=calls&group=session", "?metric=tokens&group=key&range=24h", "?group=tag")
 
 
 class Walk:
     """One walk. `wrong`: what a user would see as broken, or what a page asked another host for."""
 
-    def __init__(self, browser: Browser, address: str, key: str) -> None:
+    def __init__(self, browser: Browser, address: str, key: str, state: str) -> None:
         self.browser = browser
         self.address = address
         self.key = key
+        self.state = state
         self.wrong: list[str] = []
         self.seen: list[str] = []
 
@@ -59,9 +70,13 @@ class Walk:
     def open(self, page: Page, path: str) -> None:
         answer = page.goto(f"{self.address}/dashboard{path}")
         page.wait_for_load_state("networkidle")
-        self.check(answer is not None and answer.status == 200, f"{path} is served")
+        status = 404 if path == "/nothing-here" else 200
+        self.check(answer is not None and answer.status == status, f"{path} is served")
+        self.fits(page, path or "/")
+
+    def fits(self, page: Page, name: str) -> None:
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        self.check(wide <= 0, f"{path or '/'} fits into {page.viewport_size}, {wide} px too wide")
+        self.check(wide <= 0, f"{name} fits into {page.viewport_size}, {wide} px too wide")
 
     def sign_in(self, page: Page) -> None:
         self.open(page, "/sign-in")
@@ -74,21 +89,29 @@ class Walk:
         for theme in ("light", "dark"):
             for width, height in SIZES:
                 context = self.context(viewport={"width": width, "height": height}, color_scheme=theme)
-                page = self.page(context)
+                page = self.page(context, "404")
                 self.open(page, "/keys")
                 self.check(page.url.endswith("/sign-in?next=/dashboard/keys"), "a page asks to sign in")
                 self.shoot(page, f"sign-in-{theme}-{width}")
                 self.sign_in(page)
-                for path in PAGES:
+                for path in {"usual": PAGES, "empty": EMPTY, "crowded": CROWDED}[self.state]:
                     self.open(page, path)
                     self.shoot(page, f"{re.sub(r'[^a-z0-9]+', '-', path).strip('-') or 'usage'}-{theme}-{width}")
-                self.open(page, "/requests")
-                page.locator("#rows time").first.click()
-                page.wait_for_url(re.compile(r"/requests/\w{26}$"))
-                self.shoot(page, f"request-{theme}-{width}")
+                self.requests(page, f"{theme}-{width}")
                 page.get_by_role("button", name="Sign out").click()
                 page.wait_for_url(re.compile("/sign-in$"))
                 context.close()
+
+    def requests(self, page: Page, how: str) -> None:
+        """The pages of single requests: of the last one, and of one that failed; of all that are hostile."""
+        self.open(page, "/requests")
+        places = {"usual": {"request": 0, "request-failed": 1}, "empty": {}}
+        for name, place in places.get(self.state, {f"request-{number}": number for number in range(8)}).items():
+            self.open(page, "/requests")
+            page.locator("#rows time").nth(place).click()
+            page.wait_for_url(re.compile(r"/requests/\w{26}$"))
+            self.fits(page, name)
+            self.shoot(page, f"{name}-{how}")
 
     def chart(self) -> None:
         """A drag chooses a time, and the table follows; a choice needs no button; the keyboard reaches everything."""
@@ -285,22 +308,15 @@ class Walk:
 
     def shoot(self, page: Page, name: str) -> None:
         if SHOTS:
-            page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+            page.screenshot(path=str(Path(SHOTS) / f"{self.state}-{name}.png"), full_page=True)
 
 
-def main(chromium: str, address: str, key: str) -> None:
+def main(chromium: str, address: str, key: str, state: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        walk = Walk(browser, address, key)
-        for part in (
-            walk.every_page,
-            walk.chart,
-            walk.live,
-            walk.settings,
-            walk.playground,
-            walk.prompts,
-            walk.without_scripts,
-        ):
+        walk = Walk(browser, address, key, state)
+        deeds = (walk.chart, walk.live, walk.settings, walk.playground, walk.prompts, walk.without_scripts)
+        for part in (walk.every_page, *(deeds if state == "usual" else ())):
             try:
                 part()
             except Exception as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.metering.prices import cost
 from proxy.metering.pricing import ModelPrice
 from proxy.metering.reprice import COLUMNS, reprice, tokens_of
-from proxy.schema.records import NO_NOTES, BillingNotes, Tokens
+from proxy.schema.records import NO_NOTES, AttemptNotes, Tokens
 from proxy.storage.batch import Batch, OpenCall
 from proxy.storage.migrations import migrate
 from proxy.storage.rows import put
@@ -51,7 +51,7 @@ def usage(draw: st.DrawFn, others: bool = True) -> Tokens:
     )
 
 
-def stored(tokens: Tokens, notes: BillingNotes = NO_NOTES) -> dict[str, Any]:
+def stored(tokens: Tokens, notes: AttemptNotes = NO_NOTES) -> dict[str, Any]:
     """The row of an attempt that used these tokens, read back from the database."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     migrate(db)
@@ -83,7 +83,7 @@ def test_a_row_priced_again_costs_what_it_cost(tokens: Tokens) -> None:
 
 def test_notes_are_columns() -> None:
     """The model that answered, the vendor's cost, its raw usage, and the price version where it is another model's."""
-    row = stored(Tokens(input=1), BillingNotes("next", 4_910_000, "{}", "list-1"))
+    row = stored(Tokens(input=1), AttemptNotes("next", 4_910_000, "{}", "list-1"))
     kept = [row[name] for name in ("answered_model", "provider_cost_nano", "raw_usage", "price_version")]
     assert kept == ["next", 4_910_000, "{}", "list-1"]
     assert stored(Tokens(input=1))["price_version"] == "v1"

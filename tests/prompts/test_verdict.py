@@ -37,6 +37,14 @@ def test_few_outcomes_never_decide() -> None:
     assert (empty.winner, empty.leader, empty.against) == (None, None, {})
 
 
+@pytest.mark.parametrize(("count", "low"), [(1, -1), (2, -1), (5, -0.277)])
+def test_no_interval_is_beyond_the_possible(count: int, low: float) -> None:
+    """Outcomes are from 0 to 1, so a difference is from -1 to 1, however few there are."""
+    against = decide({"a": rated(0, count), "b": rated(count, count)}, Rules()).against["a"]
+    assert against.low == pytest.approx(low, abs=0.001)
+    assert against.high == 1 and not against.is_proven
+
+
 def test_the_leader_must_beat_every_variant() -> None:
     """c is as good as b: a is beaten, but there is no winner."""
     samples = {"a": rated(100, 500), "b": rated(300, 500), "c": rated(298, 500)}

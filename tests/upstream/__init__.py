@@ -71,6 +71,7 @@ Errors:
     e429_until(s=20)            429 whose Retry-After is an HTTP date, s seconds after that of its Date
     context_length              400 context_length_exceeded
     bad_json_error(status=500)  a body that is announced as JSON and breaks off
+    quoting                     a 400 whose message quotes the whole request, and its words without quotation marks
     html_502                    an HTML page
     empty_200                   200 and no body
     json_in_200_error(code=)    {"error": ...} with status 200

@@ -17,7 +17,7 @@ import msgspec
 from tests.upstream.http1 import LAST_CHUNK, Connection, chunk, head
 from tests.upstream.ledger import Seen
 from tests.upstream.modes import Script
-from tests.upstream.wire import Ask, Frame, Wire
+from tests.upstream.wire import Ask, Frame, Wire, quoting
 
 _JSON = "application/json"
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
@@ -89,6 +89,8 @@ class Delivery:
         body, content_type = self._wire.error(status, script.error_code, ask.model), _JSON
         if script.error == "bad_json":
             body = _BAD_JSON
+        elif script.error == "quoting":
+            body = quoting(ask)
         elif script.error == "html":
             body, content_type = _HTML, "text/html"
         elif script.error == "empty":

@@ -48,7 +48,7 @@ class Script(Struct, frozen=True, kw_only=True):
     no_end: bool = False
 
     status: int = 200
-    error: Literal["", "api", "bad_json", "html", "empty"] = ""
+    error: Literal["", "api", "bad_json", "html", "empty", "quoting"] = ""
     error_code: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
@@ -207,6 +207,7 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "100_continue": lambda hints=0: {"interim": (100, 103) if hints else (100,)},
     "redirect": lambda to="self", status=302: {"status": status, "redirect_to": to},
     "bad_json_error": lambda status=500: {"status": status, "error": "bad_json"},
+    "quoting": lambda: {"status": 400, "error": "quoting"},
     "html_502": lambda: {"status": 502, "error": "html"},
     "empty_200": lambda: {"error": "empty"},
     "json_in_200_error": lambda code="": {"error": "api", "error_code": code or None},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from tests.upstream.http1 import Request
@@ -117,3 +118,13 @@ class Said(Struct):
     calls: list[tuple[str, str]] = []
     refusal: bool = False
     finish: str = "stop"
+
+
+def quoting(ask: Ask) -> bytes:
+    """An error that quotes the request, as vendors do."""
+    text = ask.raw.decode()
+    said = msgspec.json.decode(ask.raw)["messages"][-1]["content"]
+    message = f"Invalid value at messages.0.content: it contains {said}, which is not supported. You sent: '{text}'"
+    return msgspec.json.encode(
+        {"error": {"message": message, "type": "invalid_request_error", "code": "invalid_value"}}
+    )

@@ -4,11 +4,13 @@ let through.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.response import Template
 from litestar.types import ExceptionHandlersMap
 
 from proxy.schema.errors import ProxyError
@@ -18,6 +20,7 @@ from proxy.server.api.dialects import in_dialect
 from proxy.server.api.front import front_page
 from proxy.server.api.replies import internal_error
 
+MissingPage = Callable[[Request[Any, Any, Any]], Response[Any] | Template | None]
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -27,23 +30,26 @@ _CODES = {
 }
 
 
-def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionHandlersMap:
-    """Litestar's map from exception to answer."""
+def exception_handlers(log: structlog.typing.FilteringBoundLogger, missing_page: MissingPage) -> ExceptionHandlersMap:
+    """Litestar's map from exception to answer. `missing_page`: for a browser at the address of no page; None: it is
+    none of the dashboard's.
+    """
 
     def known(request: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
         return respond(request.scope["path"], error)
 
     def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         status = error.status_code
-        if status == 404 and (page := front_page(request)) is not None:
+        if status == 404 and (page := front_page(request) or missing_page(request)) is not None:
             return page
         if status >= 500:
             return unforeseen(request, error)
+        headers = {"allow": allow} if (allow := (error.headers or {}).get("allow")) else {}
+        instead = " or ".join(sorted({name.strip() for name in (allow or "").split(",")} - {"", "OPTIONS"}))
         message = {
             404: f"There is nothing at {request.scope['path'][:200]!r}; the API is at /v1/chat/completions.",
-            405: f"{request.method} is not allowed here.",
+            405: f"{request.method} is not allowed here{f'; use {instead}' if instead else ''}.",
         }.get(status, str(error.detail)[:300])
-        headers = {"allow": allow} if (allow := (error.headers or {}).get("allow")) else {}
         code = _CODES.get(status, "invalid_value")
         return respond(request.scope["path"], ProxyError(message, status=status, code=code, headers=headers))
 

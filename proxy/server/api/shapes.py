@@ -193,6 +193,7 @@ class AttemptNode(TypedDict, total=False):
     outcome: str
     status: int | None
     code: str | None
+    message: str | None
     input_tokens: int
     cached_tokens: int
     output_tokens: int

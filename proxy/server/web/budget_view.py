@@ -19,7 +19,8 @@ _ROOM = 1.06  # of the bar, beyond its last mark
 
 
 class BudgetBar(Struct, frozen=True):
-    """One window. `state`: ok, near, downgraded or spent; `badge` says it in words.
+    """One window. `state`: ok, near, downgraded or spent; `badge` says it in words. `effect`: what happens to the next
+    calls; long before the limit is passed, for a call must fit into what is left.
 
     `scope`: what the budget is of, as `key ann`; empty for the overall one. `window`: daily, for example.
     """
@@ -34,6 +35,7 @@ class BudgetBar(Struct, frozen=True):
     limit: str
     used: str
     left: str
+    effect: str
     held: str
     projection: str
     is_over: bool
@@ -66,6 +68,7 @@ def budget_bar(each: Standing, alert_at: Sequence[float], now_ns: int, tz: str) 
         _usd(figures["limit_usd"]),
         percent(each.share),
         _usd(figures["left_usd"]),
+        _effect(each, state),
         _usd(figures["held_usd"]) if each.held_nano else "",
         "" if projected is None else _usd(projected),
         projected is not None and projected > figures["limit_usd"],
@@ -81,6 +84,18 @@ def _state(each: Standing, used: int, alert_at: Sequence[float]) -> tuple[str, s
         return "downgraded", f"downgraded to {plain(charge.downgrade_to)}" if charge.downgrade_to else "downgraded"
     crossed = [share for share in alert_at if each.share >= share]
     return ("near", f"{percent(max(crossed))} reached") if crossed else ("ok", "")
+
+
+def _effect(each: Standing, state: str) -> str:
+    charge = each.charge
+    if state == "spent":
+        return "only calls that are free pass"
+    if state == "downgraded":
+        return f"calls are refused at {_usd(charge.hard_nano / NANO)}"
+    if charge.soft_nano is None:
+        return "a call that may cost more is shortened or refused"
+    to = f" to {plain(charge.downgrade_to)}" if charge.downgrade_to else ""
+    return f"a call that may cost more is shortened or downgraded{to}"
 
 
 def _usd(value: float) -> str:

@@ -78,6 +78,9 @@ def bars(buckets: Sequence[Bucket], top: float) -> Markup:
 def lines(buckets: Sequence[Bucket], series: Sequence[Line], top: float) -> Markup:
     """A line for each series, broken where nothing is known. The buckets are links as in `bars`."""
     drawn = [_element("path", {"class": line.style, "d": _path(line.values, top)}) for line in series]
+    drawn += [
+        _element("path", {"class": f"{line.style} dot", "d": dots}) for line in series if (dots := _dots(line, top))
+    ]
     drawn += [_link(bucket, [_hit(number)]) for number, bucket in enumerate(buckets)]
     return _drawing("lines", len(buckets), drawn)
 
@@ -162,3 +165,13 @@ def _path(values: Sequence[float | None], top: float) -> str:
         steps.append(f"L{place}" if is_drawing else f"M{place}h0.01")
         is_drawing = True
     return "".join(steps)
+
+
+def _dots(line: Line, top: float) -> str:
+    """The values without a neighbour: a line of one value would not be seen."""
+    around = [None, *line.values, None]
+    drawn = ""
+    for number, value in enumerate(line.values):
+        if value is not None and around[number] is None and around[number + 2] is None:
+            drawn += f"M{(number + 0.5) * STEP:g} {HEIGHT * (1 - value / top):.3f}h0.01"
+    return drawn

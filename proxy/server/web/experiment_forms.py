@@ -11,7 +11,7 @@ from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Template
 
-from proxy.prompts.definition import experiment_of
+from proxy.prompts.definition import MAX_VARIANTS, experiment_of
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.experiments import METRICS, Assignment
 from proxy.server.api.experiment_bodies import MAX_BODY, check_models
@@ -22,11 +22,12 @@ from proxy.server.web.reports import Page
 from proxy.server.web.settings_form import read_number
 from proxy.server.web.shown import Shown, suggestions
 
-ROWS = 5  # variants that the form has room for; the API takes more, and ensembles
+ROWS = 3  # variants that the form has room for at first; a button adds one
 _TEXTS = ("id", "name", "prompt", "label", "assignment", "metric")
 _NUMBERS = ("minimum_samples", "minimum_effect")
-_ROW = ("name", "weight", "prompt_version", "model", "parameters")
-_FIELDS = (*_TEXTS, *_NUMBERS, "promote", *(f"variants.{row}.{name}" for row in range(ROWS) for name in _ROW))
+_JSON = ("parameters", "ensemble")
+_ROW = ("name", "weight", "prompt_version", "model", *_JSON)
+_FIELDS = (*_TEXTS, *_NUMBERS, "promote", *(f"variants.{row}.{name}" for row in range(MAX_VARIANTS) for name in _ROW))
 _BEGIN = {
     "label": "production",
     "assignment": "sticky",
@@ -38,52 +39,59 @@ _BEGIN = {
 }
 
 
-class ExperimentForms:
-    """The routes. `page` renders."""
+def experiment_form_routes(seen: Shown, page: Page, doors: Doors) -> list[HTTPRouteHandler]:
+    """The Litestar handlers. `page` renders."""
 
-    def __init__(self, seen: Shown, page: Page, doors: Doors) -> None:
-        self._seen = seen
-        self._page = page
-        self._doors = doors
-
-    def routes(self) -> list[HTTPRouteHandler]:
-        """The Litestar handlers."""
-
-        @get("/new-experiment", role="page")
-        async def new_experiment(request: PageRequest) -> Template:
-            return await self._form(request, {**_BEGIN, "prompt": request.query_params.get("prompt", "")[:64]})
-
-        @post("/new-experiment", role="page", status_code=303)
-        async def create(request: PageRequest) -> Response[Any]:
-            form = await fields_of(self._doors, request, MAX_BODY)
-            live = self._seen.live()
-            try:
-                body, rows = body_of(form)
-                try:
-                    experiment = check_models(experiment_of(body), live.names.resolve)
-                except BadRequest as error:
-                    raise _in_row(error, rows) from None
-                store = live.experiments.store
-                stored = await live.experiments.change(partial(store.create, experiment, time.time_ns()))
-            except ProxyError as error:
-                return await self._form(request, form, wrong_of(error, _FIELDS))
-            return to_page(self._doors, f"/experiments/{stored.id}")
-
-        return [new_experiment, create]
-
-    async def _form(self, request: PageRequest, form: Mapping[str, str], wrong: Wrong | None = None) -> Template:
-        answer = self._page(
+    async def filled(request: PageRequest, form: Mapping[str, str], wrong: Wrong | None = None) -> Template:
+        answer = page(
             "experiments_new",
             request,
             given={name: form.get(name, "") for name in _FIELDS},
-            rows=range(ROWS),
+            rows=range(_rows_of(form)),
+            most=MAX_VARIANTS,
             metrics=METRICS,
             assignments=get_args(Assignment),
-            models=await suggestions(self._seen.live()),
+            models=await suggestions(seen.live()),
             wrong=wrong,
         )
         answer.status_code = 200 if wrong is None else wrong.status
         return answer
+
+    @get("/new-experiment", role="page")
+    async def new_experiment(request: PageRequest) -> Template:
+        return await filled(request, {**_BEGIN, "prompt": request.query_params.get("prompt", "")[:64]})
+
+    @post("/new-experiment", role="page", status_code=303)
+    async def create(request: PageRequest) -> Response[Any]:
+        form = await fields_of(doors, request, MAX_BODY)
+        if "add" in form:  # a variant: the same form with one more row, and nothing is read yet
+            return await filled(request, {**form, "rows": str(_rows_of(form) + 1)})
+        live = seen.live()
+        try:
+            body, rows = body_of(form)
+            try:
+                experiment = check_models(experiment_of(body), live.names.resolve)
+            except BadRequest as error:
+                raise _in_row(error, rows) from None
+            store = live.experiments.store
+            stored = await live.experiments.change(partial(store.create, experiment, time.time_ns()))
+        except ProxyError as error:
+            return await filled(request, form, wrong_of(error, _FIELDS))
+        return to_page(doors, f"/experiments/{stored.id}")
+
+    return [new_experiment, create]
+
+
+def _rows_of(form: Mapping[str, str]) -> int:
+    """How many rows the form has: as many as it had, and all that are filled in."""
+    text = form.get("rows", "")
+    asked = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else ROWS
+    return max(2, min(asked, MAX_VARIANTS), *(row + 1 for row in _filled(form)))
+
+
+def _filled(form: Mapping[str, str]) -> list[int]:
+    rows = range(MAX_VARIANTS)
+    return [row for row in rows if any(form.get(f"variants.{row}.{name}", "").strip() for name in _ROW)]
 
 
 def body_of(form: Mapping[str, str]) -> tuple[dict[str, Any], list[int]]:
@@ -94,7 +102,7 @@ def body_of(form: Mapping[str, str]) -> tuple[dict[str, Any], list[int]]:
             body[name] = _number(name, text)
     if form.get("promote"):
         body["promote"] = True
-    rows = [row for row in range(ROWS) if any(form.get(f"variants.{row}.{name}", "").strip() for name in _ROW)]
+    rows = _filled(form)
     body["variants"] = [_variant(form, f"variants.{row}") for row in rows]
     return body, rows
 
@@ -106,8 +114,9 @@ def _variant(form: Mapping[str, str], where: str) -> dict[str, Any]:
             found[name] = _number(f"{where}.{name}", text)
     if text := form.get(f"{where}.model", "").strip():
         found["model"] = text
-    if text := form.get(f"{where}.parameters", "").strip():
-        found["parameters"] = decoded(f"{where}.parameters", text)
+    for name in _JSON:
+        if text := form.get(f"{where}.{name}", "").strip():
+            found[name] = decoded(f"{where}.{name}", text)
     return found
 
 

@@ -25,10 +25,10 @@ from proxy.server.stored_routes import prompt_steps
 from proxy.server.web import request_detail, request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
-from proxy.server.web.experiment_forms import ExperimentForms
+from proxy.server.web.experiment_forms import experiment_form_routes
 from proxy.server.web.experiment_pages import ExperimentPages
 from proxy.server.web.playground import Playground
-from proxy.server.web.prompt_import import PromptImport
+from proxy.server.web.prompt_import import import_routes
 from proxy.server.web.prompt_pages import PromptPages
 from proxy.server.web.rendering import PAGE_HEADERS, Hooks
 from proxy.server.web.reports import Reports
@@ -60,9 +60,9 @@ class Pages:
         """Prompts, experiments and sites."""
         steps = prompt_steps(self._seen.live)
         prompts = PromptPages(self._seen, steps, self.page, self._doors)
-        others = PromptImport(steps, self.page, self._doors), ExperimentForms(self._seen, self.page, self._doors)
+        made = import_routes(steps, self.page, self._doors)
+        made += experiment_form_routes(self._seen, self.page, self._doors)
         experiments = ExperimentPages(self._seen, self.page, self._doors)
-        made = [route for each in others for route in each.routes()]
         return [*prompts.routes(), *made, *experiments.routes(), *SitePages(self._seen, self.page).routes()]
 
     def router(self) -> Router:

@@ -16,34 +16,26 @@ _MOST_SHOWN = 60_000  # characters of a refused file that the page has again: wh
 _MAX_FORM = 3 * MAX_FILE + 64 * 1024  # bytes, where every character is escaped
 
 
-class PromptImport:
-    """The routes. `page` renders."""
+def import_routes(steps: PromptSteps, page: Page, doors: Doors) -> list[HTTPRouteHandler]:
+    """The Litestar handlers. `page` renders."""
 
-    def __init__(self, steps: PromptSteps, page: Page, doors: Doors) -> None:
-        self._steps = steps
-        self._page = page
-        self._doors = doors
+    @get("/import-prompts", role="page", sync_to_thread=False)
+    def show(request: PageRequest) -> Template:
+        return page("prompts_import", request, text="", wrong="", imported=None)
 
-    def routes(self) -> list[HTTPRouteHandler]:
-        """The Litestar handlers."""
+    @post("/import-prompts", role="page", status_code=200)
+    async def bring(request: PageRequest) -> Template:
+        text = (await fields_of(doors, request, _MAX_FORM)).get("file", "")
+        by = await sender_of(doors, request)
+        try:
+            if not text.strip():
+                raise ProxyError("Choose a file, or paste its text.", status=400, code="invalid_value")
+            imported = await steps.bring(text.encode("utf-8", "replace"), by)
+        except ProxyError as error:
+            shown = text if len(text) <= _MOST_SHOWN else ""
+            answer = page("prompts_import", request, text=shown, wrong=error.message, imported=None)
+            answer.status_code = error.status
+            return answer
+        return page("prompts_import", request, text="", wrong="", imported=imported)
 
-        @get("/import-prompts", role="page", sync_to_thread=False)
-        def show(request: PageRequest) -> Template:
-            return self._page("prompts_import", request, text="", wrong="", imported=None)
-
-        @post("/import-prompts", role="page", status_code=200)
-        async def bring(request: PageRequest) -> Template:
-            text = (await fields_of(self._doors, request, _MAX_FORM)).get("file", "")
-            by = await sender_of(self._doors, request)
-            try:
-                if not text.strip():
-                    raise ProxyError("Choose a file, or paste its text.", status=400, code="invalid_value")
-                imported = await self._steps.bring(text.encode("utf-8", "replace"), by)
-            except ProxyError as error:
-                shown = text if len(text) <= _MOST_SHOWN else ""
-                answer = self._page("prompts_import", request, text=shown, wrong=error.message, imported=None)
-                answer.status_code = error.status
-                return answer
-            return self._page("prompts_import", request, text="", wrong="", imported=imported)
-
-        return [show, bring]
+    return [show, bring]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from litestar import MediaType, Response
+from litestar import MediaType, Request, Response
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.response import Template
 from msgspec import Struct
@@ -47,6 +47,15 @@ class Hooks(Struct, frozen=True):
 def page_hooks(engine: JinjaTemplateEngine) -> Hooks:
     """Templates are compiled before the first page is shown, and rendered beside the event loop."""
     return Hooks(_compiled_first(engine), _rendered_beside(engine))
+
+
+def missing_page(request: Request[Any, Any, Any]) -> Template | None:
+    """For a browser at an address below the dashboard's that is no page; None: another request."""
+    is_below = request.scope["path"].startswith("/dashboard/") and request.method in ("GET", "HEAD")
+    if not is_below or "text/html" not in request.headers.get("accept", ""):
+        return None
+    context = {"page": "", "token": "", "is_signed_in": False, "message": "There is no such page.", "status": 404}
+    return Template("error.html", context=context, status_code=404, headers=PAGE_HEADERS)
 
 
 def static_files() -> dict[str, tuple[bytes, str]]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import httpx
 import pytest
 import pytest_asyncio
-from openai import InternalServerError, NotFoundError
+from openai import BadRequestError, InternalServerError, NotFoundError
 
 from tests.server.api.raw import get
 from tests.server.api.rows import row_with_id
@@ -65,12 +65,19 @@ async def text_of(server: Server, call_id: str, key: str) -> Any:
     return (await get(server.port, f"/v1/requests/{call_id}", authorization=f"Bearer {key}")).json["text"]
 
 
+def database(folder: Path) -> bytes:
+    """Everything in its files."""
+    return b"".join(file.read_bytes() for file in folder.glob("usage.db*") if file.is_file())
+
+
 def content(n_tokens: int = 10) -> str:
     return " ".join(f"tok{number}" for number in range(n_tokens))
 
 
 async def test_what_a_provider_said_of_its_error_is_kept_with_the_texts(shared: Server) -> None:
-    """For the keys that ask for it, on the page of the request too; without secrets, as in the answer."""
+    """Whole, for the keys that ask for it, on the page of the request too; without secrets, as in the answer. For other
+    keys the page has it without quotations.
+    """
     said = {}
     for key in (ANN, BOB):
         with pytest.raises(InternalServerError) as error:
@@ -84,7 +91,30 @@ async def test_what_a_provider_said_of_its_error_is_kept_with_the_texts(shared: 
     (kept, body, page), (none, _, other) = said[ANN], said[BOB]
     message = str(cast("dict[str, Any]", body)["message"])
     assert kept == [message] and escape(message) in page
-    assert none == [] and escape(message) not in other and "store_text" in other
+    assert none == [] and escape(message) in other and "store_text" in other and "store_text" not in page
+
+
+async def test_what_an_error_quotes_is_kept_for_those_keys_only(shared: Server, folder: Path) -> None:
+    """For other keys, the row, the API and the page have the message without it, and the database has it nowhere."""
+    secret_words = "zebras quarrel vividly"
+    for key in (BOB, ANN):
+        with pytest.raises(BadRequestError) as error:
+            await ask(shared, key, "fake/quoting", messages=[{"role": "user", "content": secret_words}])
+        assert secret_words in str(error.value.body)  # the client has it whole
+        call_id = str(error.value.response.headers["x-request-id"])
+        found = (await get(shared.port, f"/v1/requests/{call_id}", authorization=f"Bearer {key}")).json
+        message = found["attempts"][0]["message"]
+        assert message.endswith(
+            "Invalid value at messages.0.content: it contains [...] which is not supported. You sent: [...]"
+        )
+        async with browsing(shared.port) as browser:
+            await browser.sign_in(ADMIN)
+            page = (await browser.get(f"/dashboard/requests/{call_id}")).text
+        if key == BOB:
+            assert found["text"] is None and escape(message) in page and "zebras" not in page
+        else:
+            assert secret_words in str(found["text"]["errors"]) and secret_words in page
+        assert b"zebras" not in database(folder)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -153,6 +153,17 @@ async def test_a_browser_at_the_root_gets_a_page_that_says_what_this_is(server: 
     assert (await post(server.port, b"{}", path=path, accept=html)).status in (404, 405)
 
 
+async def test_a_browser_at_no_page_of_the_dashboard_gets_a_page(server: Server) -> None:
+    """With the way back; programs get the JSON."""
+    html = "text/html,application/xhtml+xml,*/*;q=0.8"
+    for path in ("/dashboard/nothing-here", "/dashboard/requests/a/b"):
+        answer = await get(server.port, path, accept=html)
+        assert (answer.status, answer.headers("content-type")) == (404, ["text/html; charset=utf-8"])
+        assert b"There is no such page." in answer.body and b'href="/dashboard"' in answer.body
+        assert answer.headers("content-security-policy")[0].startswith("default-src 'none'")
+        assert (await get(server.port, path)).error()["code"] == "not_found"
+
+
 @pytest.mark.parametrize("path", ["/", "/v1", "/nothing", "/v1/chat", "/v1/complete", "/admin", "/schema", "/%ff%00"])
 async def test_an_unknown_path_is_a_404_that_says_where_the_api_is(server: Server, path: str) -> None:
     """A wrong base URL is found out at once."""
@@ -203,7 +214,10 @@ async def test_a_wrong_method_is_a_405_that_says_which_are_allowed(
     """With the header `allow`, as HTTP demands."""
     answer = await send(server.port, request(method=method, path=path))
     assert answer.status == 405
-    assert method == "HEAD" or answer.error()["code"] == "method_not_allowed"
+    if method != "HEAD":
+        (used,) = allow - {"OPTIONS"}
+        assert answer.error()["code"] == "method_not_allowed"
+        assert answer.error()["message"].endswith(f"; use {used}.")
     assert {name.strip() for name in ",".join(answer.headers("allow")).split(",")} == allow
 
 

@@ -193,7 +193,7 @@ async def test_a_route_without_a_role_is_for_nobody(tmp_path: Path) -> None:
 
     config = load(write_files(tmp_path, "http://127.0.0.1:9"), None, {})
     access = Access(server_auth(ENVIRON, config), lambda: KeyPolicies({}, None, Limits()), time.time_ns)
-    handlers = exception_handlers(build_log("json"))
+    handlers = exception_handlers(build_log("json"), lambda _: None)
     app = Litestar([new, forgotten], guards=[access.guard()], exception_handlers=handlers, openapi_config=None)
     for path, key, status in (
         ("/admin/new", "PROXY_ADMIN_KEY", 200),

@@ -60,6 +60,7 @@ async def test_a_call_with_its_attempts(shared: Server) -> None:
     assert found["config_version"] == answer.headers["x-proxy-config"]
     failed, answered = found["attempts"]
     assert (failed["model"], failed["outcome"], failed["status"]) == ("fake/e500", "upstream_error", 500)
+    assert (failed["message"], answered["message"]) == ("fake: The server had an error.", None)
     assert (answered["model"], answered["outcome"], answered["parent"]) == ("fake/ok", "ok", None)
     assert answered["upstream_request_id"] and answered["duration_ms"] > 0
     assert failed["cost_usd"] + answered["cost_usd"] == pytest.approx(found["cost_usd"])

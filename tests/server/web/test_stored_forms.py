@@ -18,6 +18,7 @@ from tests.upstream import FakeUpstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("api")]
 NEW, IMPORT = "/dashboard/new-experiment", "/dashboard/import-prompts"
+ENSEMBLE = "ensembles: {{pair: {{strategy: voting, members: [fake/ok, fake/ok]}}}}\n"
 FILE = """\
 version: 1
 prompts:
@@ -29,7 +30,7 @@ prompts:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(upstream_of_module: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    routing = write_files(tmp_path_factory.mktemp("forms"), upstream_of_module.url, ROUTING)
+    routing = write_files(tmp_path_factory.mktemp("forms"), upstream_of_module.url, ROUTING + ENSEMBLE)
     async with serving(routing, {"PROXY_ADMIN_KEY": ADMIN}) as running:
         yield running
 
@@ -76,6 +77,27 @@ async def test_an_experiment_is_made_by_its_form(browser: Browser, api: httpx.As
         ("warm", 1, None, "fake/ok", {"temperature": 0.9}),
     ]
     assert "by-form" in (await browser.get("/dashboard/experiments")).text
+
+
+async def test_a_form_has_as_many_variants_as_the_api(browser: Browser, api: httpx.AsyncClient) -> None:
+    """A button adds an empty row and keeps what was typed, up to ten; models may be ensembles, with their own keys."""
+    form = await new_form(browser, id="ten", name="<i>kept</i>", variants__1__parameters="{")
+    for rows in range(4, 11):
+        answer = await browser.send(NEW, {**form, "add": ""})
+        assert answer.status_code == 200 and "aria-invalid" not in answer.text
+        form["rows"] = re.findall(r'name="rows" value="(\d+)"', answer.text)[0]
+        assert (form["rows"], f'name="variants.{rows - 1}.name"' in answer.text) == (str(rows), True)
+        assert ('name="add"' in answer.text) == (rows < 10)
+    assert "&lt;i&gt;kept&lt;/i&gt;" in answer.text and 'value="{"' in answer.text
+    assert '<option value="ensemble:pair">' in answer.text
+    form |= {"variants.1.parameters": "", "variants.1.model": "ensemble:pair", "variants.1.ensemble": '{"n": 2}'}
+    wrong = await browser.send(NEW, {**form, "variants.9.name": "last", "variants.9.ensemble": "[]"})
+    assert wrong.status_code == 400 and marked(wrong) == ["variants.9.ensemble"], alert(wrong)
+    form |= {f"variants.{row}.name": f"v{row}" for row in range(10)}
+    assert (await browser.send(NEW, form)).status_code == 303
+    made = await done(api.get("/experiments/ten"))
+    assert len(made["variants"]) == 10
+    assert (made["variants"][1]["model"], made["variants"][1]["ensemble"]) == ("ensemble:pair", {"n": 2})
 
 
 @pytest.mark.parametrize(

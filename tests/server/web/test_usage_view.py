@@ -154,20 +154,24 @@ def bar(spent: float, soft: float | None, hard: float, downgrade_to: str | None 
 
 
 @pytest.mark.parametrize(
-    ("spent", "soft", "hard", "state", "badge"),
+    ("spent", "soft", "hard", "state", "badge", "effect"),
     [
-        (1, 10, 12, "ok", ""),
-        (6, 10, 12, "near", "50 % reached"),
-        (9, 10, 12, "near", "80 % reached"),
-        (11, 10, 12, "downgraded", "downgraded to a/cheap"),
-        (12, 10, 12, "spent", "limit reached"),
-        (9, None, 9, "spent", "limit reached"),
-        (0, None, 0, "spent", "limit reached"),
+        (1, 10, 12, "ok", "", "a call that may cost more is shortened or downgraded to a/cheap"),
+        (6, 10, 12, "near", "50 % reached", "a call that may cost more is shortened or downgraded to a/cheap"),
+        (9, 10, 12, "near", "80 % reached", "a call that may cost more is shortened or downgraded to a/cheap"),
+        (11, 10, 12, "downgraded", "downgraded to a/cheap", "calls are refused at $12.00"),
+        (12, 10, 12, "spent", "limit reached", "only calls that are free pass"),
+        (8, None, 9, "near", "80 % reached", "a call that may cost more is shortened or refused"),
+        (9, None, 9, "spent", "limit reached", "only calls that are free pass"),
+        (0, None, 0, "spent", "limit reached", "only calls that are free pass"),
     ],
 )
-def test_a_budget_says_how_it_stands(spent: float, soft: float | None, hard: float, state: str, badge: str) -> None:
-    """By what is spent and held."""
+def test_a_budget_says_how_it_stands(
+    spent: float, soft: float | None, hard: float, state: str, badge: str, effect: str
+) -> None:
+    """By what is spent and held; what happens to the next calls is said before the limit is passed."""
     shown = bar(spent, soft, hard, "a/cheap")
+    assert shown.effect == effect
     assert (shown.state, shown.badge, shown.scope, shown.window) == (state, badge, "key a", "monthly")
 
 
