@@ -35,8 +35,8 @@ class _Unfolded:
     def feed(self, event: Event) -> list[ChatChunk]:
         return []
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        return []
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        return None
 
     def close(self) -> list[ChatChunk]:
         return []
@@ -182,9 +182,9 @@ class StreamReader:
         chunks: list[ChatChunk] = []
         at = 0
         while at < len(events):
-            if texts := self._decoder.texts(events, at):
-                chunks += cast("list[ChatChunk]", texts)
-                at += len(texts)
+            if at + 1 < len(events) and (run := self._decoder.texts(events, at)) is not None:
+                chunks.append(cast(ChatChunk, run))
+                at += len(run.pieces)
                 continue
             at += 1
             try:

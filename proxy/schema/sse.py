@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,9 @@ class Event(Struct, frozen=True):
 
     name: str
     data: bytes
+
+
+_unnamed = partial(Event, "")
 
 
 class EventFraming:
@@ -106,7 +110,7 @@ class EventFraming:
             are_single = whole.count(b"\n") == 2 * len(lines) - 2
             if are_single and max(map(len, lines)) <= min(MAX_NESTING, self._max - len(_DATA)):
                 self._line.clear()
-                events += [Event("", line) for line in lines]
+                events += map(_unnamed, lines)
                 return piece[end + 2 :]
         blocks = whole.split(b"\n\n")
         for place, block in enumerate(blocks):
