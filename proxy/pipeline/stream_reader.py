@@ -24,6 +24,7 @@ DRAIN_S = 1.0  # wait for usage after the finish, if the client has left
 MAX_STREAM_BYTES = 512 * 1024 * 1024  # twice the size of 100,000 tokens with 20 log probabilities each
 _BOM = b"\xef\xbb\xbf"
 _BEGINNING = 4096  # white space that may come before the first event
+_FEW = 2  # events that cost less one by one than as a run
 AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at most
 
 
@@ -182,7 +183,7 @@ class StreamReader:
         chunks: list[ChatChunk] = []
         at = 0
         while at < len(events):
-            if at + 1 < len(events) and (run := self._decoder.texts(events, at)) is not None:
+            if at + _FEW < len(events) and (run := self._decoder.texts(events, at)) is not None:
                 chunks.append(cast(ChatChunk, run))
                 at += len(run.pieces)
                 continue
