@@ -25,6 +25,7 @@ DRAIN_S = 1.0  # wait for usage after the finish, if the client has left
 MAX_STREAM_BYTES = 512 * 1024 * 1024  # twice the size of 100,000 tokens with 20 log probabilities each
 _BOM = b"\xef\xbb\xbf"
 _BEGINNING = 4096  # white space that may come before the first event
+_FEW = 2  # events that cost less one by one than as a run
 AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at most
 
 
@@ -36,8 +37,8 @@ class _Unfolded:
     def feed(self, event: Event) -> list[ChatChunk]:
         return []
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        return []
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        return None
 
     def close(self) -> list[ChatChunk]:
         return []
@@ -185,9 +186,9 @@ class StreamReader:
         chunks: list[ChatChunk] = []
         at = 0
         while at < len(events):
-            if texts := self._decoder.texts(events, at):
-                chunks += cast("list[ChatChunk]", texts)
-                at += len(texts)
+            if at + _FEW < len(events) and (run := self._decoder.texts(events, at)) is not None:
+                chunks.append(cast(ChatChunk, run))
+                at += len(run.pieces)
                 continue
             at += 1
             try:

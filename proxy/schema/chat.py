@@ -6,7 +6,7 @@ extra fields pass untouched, and a pass-through stream costs one decode and one 
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from typing import Any, Self, TypedDict
 
 from msgspec import Struct, structs
@@ -190,10 +190,13 @@ class TextChunk(Struct, frozen=True, eq=False, gc=False):
     """A ChatChunk that only adds text to one choice, as nearly all chunks of a stream do.
 
     It reads like the dictionary it represents, which is built only on access. Hot paths check the type first.
+
+    `pieces`: if several events in a row added the text, what each of them added, so that a client may have as many.
     """
 
     index: int
     text: str
+    pieces: Sequence[str] = ()
 
     def whole(self) -> dict[str, Any]:
         return {"choices": [{"index": self.index, "delta": {"content": self.text}}]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +15,8 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the me
 
 _COLON = ord(":")
 _DATA = b"data: "
+_NAMED_DATA = b"\n" + _DATA
+_MAX_KNOWN = 32  # vendors use about ten
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -22,6 +25,9 @@ class Event(Struct, frozen=True):
 
     name: str
     data: bytes
+
+
+_unnamed = partial(Event, "")
 
 
 class EventFraming:
@@ -33,6 +39,8 @@ class EventFraming:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
+        self._short = min(MAX_NESTING, max_event_bytes - len(_DATA))  # data that cannot be nested too deeply
+        self._known: dict[bytes, str] = {}  # first lines of events, and the names in them
         self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []
         self._names: list[str] = []  # for each of `_data`: the event's name as far as it was known
@@ -104,15 +112,20 @@ class EventFraming:
         if whole.startswith(_DATA):  # nearly always each of them is one line
             lines = whole[len(_DATA) :].split(b"\n\n" + _DATA)
             are_single = whole.count(b"\n") == 2 * len(lines) - 2
-            if are_single and max(map(len, lines)) <= min(MAX_NESTING, self._max - len(_DATA)):
+            if are_single and max(map(len, lines)) <= self._short:
                 self._line.clear()
-                events += [Event("", line) for line in lines]
+                events += map(_unnamed, lines)
                 return piece[end + 2 :]
         blocks = whole.split(b"\n\n")
         for place, block in enumerate(blocks):
-            if (event := self._plain(block)) is None:
+            first, _, line = block.partition(_NAMED_DATA)
+            name = self._known.get(first)
+            if name is not None and len(line) <= self._short and b"\n" not in line:
+                events.append(Event(name, line))
+            elif (event := self._plain(block)) is not None:
+                events.append(event)
+            else:
                 return piece if place == 0 else b"\n\n".join(blocks[place:]) + piece[end:]
-            events.append(event)
             if place == 0:
                 self._line.clear()
         return piece[end + 2 :]
@@ -124,7 +137,10 @@ class EventFraming:
             return None
         if len(line) < len(block) and not head.startswith(b"event: "):
             return None
-        return Event(head[7:].decode("utf-8", "replace"), _shallow(line[len(_DATA) :]))
+        name = head[7:].decode("utf-8", "replace")
+        if head and len(self._known) < _MAX_KNOWN:
+            self._known[head] = name
+        return Event(name, _shallow(line[len(_DATA) :]))
 
     def _complete_line(self, end: bytes) -> bytes:
         """The line that ends with `end`, including its earlier pieces."""

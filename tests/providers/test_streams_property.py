@@ -249,9 +249,10 @@ def decoded_at_once(kind: str, data: bytes, cuts: list[int]) -> tuple[list[ChatC
     for events in [*(framing.feed(data[begin:end]) for begin, end in pairwise(bounds)), framing.close()]:
         at = 0
         while at < len(events):
-            if texts := decoder.texts(events, at):
-                chunks += cast("list[ChatChunk]", texts)
-                at += len(texts)
+            if (run := decoder.texts(events, at)) is not None:
+                assert run.text == "".join(run.pieces)
+                chunks += [cast(ChatChunk, TextChunk(run.index, piece)) for piece in run.pieces]
+                at += len(run.pieces)
             else:
                 chunks += decoder.feed(events[at])
                 at += 1
@@ -300,11 +301,12 @@ def test_nearly_all_texts_are_read_at_once(kind: str):
     taken: list[str] = []
     at = 0
     while at < len(events):
-        texts = decoder.texts(events, at)
-        taken += [chunk.text for chunk in texts]
-        if not texts:
+        run = decoder.texts(events, at)
+        pieces = [] if run is None else run.pieces
+        taken += pieces
+        if not pieces:
             decoder.feed(events[at])
-        at += len(texts) or 1
+        at += len(pieces) or 1
     assert taken in (said.tokens, said.tokens[1:], said.tokens[2:])
 
 

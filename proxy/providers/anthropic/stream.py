@@ -6,10 +6,10 @@ The `type` of an event decides. Unknown types are skipped, and so is the work of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from proxy.providers.anthropic.citations import url_citations, without_url
 from proxy.providers.anthropic.errors import error_in
@@ -22,6 +22,7 @@ from proxy.providers.base.answers import arguments_text, call_id, decode, listed
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.finish import at_limit, derived_finish, names_finish, native_finish
+from proxy.providers.base.runs import TextRuns
 from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
@@ -44,7 +45,7 @@ _BESIDE = ("container", "context_management")  # fields of the whole answer, for
 
 
 class _TextDelta(Struct, tag_field="type", tag="text_delta", forbid_unknown_fields=True):
-    text: str
+    text: Annotated[str, Meta(min_length=1)]
 
 
 class _TextEvent(Struct, tag_field="type", tag="content_block_delta", forbid_unknown_fields=True):
@@ -110,6 +111,7 @@ class AnthropicStreamDecoder(EventDecoder):
         self._calls = 0
         self._answered = False  # with the tool for JSON
         self._length = 0  # of the content
+        self._runs = TextRuns(b'"text":"')
         self._has_thought = False
         self._thoughts: list[dict[str, Any]] = []
         self._citations: list[dict[str, Any]] = []
@@ -133,24 +135,22 @@ class AnthropicStreamDecoder(EventDecoder):
             return [] if self.finished else self.end(self._first or {}, {}, is_last=True)
         return [] if self.finished else self._content(str(kind), body)
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
         """What `feed` does with one event after the other, without its cost for each; never the first text."""
-        found: list[TextChunk] = []
-        if self.done or self.finished or self._split is not None or not self._length:
-            return found
-        try:
-            for place in range(at, len(events)):
-                data = events[place].data
-                if _TEXT not in data:
-                    break
-                event = _text_event(data)
-                if not event.delta.text or event.index not in self._blocks:
-                    break
-                self._length += len(event.delta.text)
-                found.append(TextChunk(0, event.delta.text))
-        except (ValueError, RecursionError):
-            pass  # `feed` looks at this event
-        return found
+        if self.done or self.finished or self._split is not None or not self._length or _TEXT not in events[at].data:
+            return None
+        pieces = self._runs.read(events, at, (self._only_text,))
+        if not pieces:
+            return None
+        text = "".join(pieces)
+        self._length += len(text)
+        return TextChunk(0, text, pieces)
+
+    def _only_text(self, data: bytes) -> str:
+        event = _text_event(data)
+        if event.index not in self._blocks:
+            raise ValueError
+        return event.delta.text
 
     def _text(self, data: bytes) -> str | None:
         """The text of an event that adds only text, as nearly all do; None for every other event."""

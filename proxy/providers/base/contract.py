@@ -97,9 +97,9 @@ class StreamDecoder(Protocol):
         """Chunks of one event. Raises UpstreamError for an error event inside a 200."""
         ...
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        """The chunks of the events from number `at` on, as far as each only adds text; these are not fed then. None, or
-        fewer than there are, is never wrong.
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        """One chunk for the events from number `at` on, as far as each only adds text to the same choice. It has a
+        piece for each of these, which are not fed then. None, or fewer than there are, is never wrong.
         """
         ...
 

@@ -126,7 +126,7 @@ class _Restoring:
     def feed(self, event: Event) -> list[ChatChunk]:
         return self._restored(self._decoder.feed(event))
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
         return self._decoder.texts(events, at)
 
     def close(self) -> list[ChatChunk]:

@@ -38,11 +38,11 @@ class EventDecoder:
             return [*before, *self.at_end_marker()]
         return self._padding(data, event.name)
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        """The chunks of the events from number `at` on, as far as each only adds text; these are not fed then. None, or
-        fewer than there are, is never wrong.
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        """One chunk for the events from number `at` on, as far as each only adds text to the same choice. It has a
+        piece for each of these, which are not fed then. None, or fewer than there are, is never wrong.
         """
-        return []
+        return None
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         """The chunks of one event. `data` is an object, stripped of white space."""

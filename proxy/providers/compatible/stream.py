@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from proxy.providers.base.answers import choice_index, decode_piece, mapping, objects
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.base.lenient import Halves, without_halves
+from proxy.providers.base.runs import TextRuns
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.calls import Calls
@@ -37,7 +39,7 @@ _NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index", "usage"})
 
 
 class _TextDelta(Struct, forbid_unknown_fields=True):
-    content: str
+    content: Annotated[str, Meta(min_length=1)]
     role: str | None = None
     refusal: None = None
     tool_calls: None = None
@@ -56,7 +58,7 @@ class _TextEvent(Struct, forbid_unknown_fields=True):
     event.
     """
 
-    choices: list[_TextChoice]
+    choices: tuple[_TextChoice]
     id: Any = None
     object: Any = None
     created: Any = None
@@ -69,7 +71,19 @@ class _TextEvent(Struct, forbid_unknown_fields=True):
     usage: None = None
 
 
+class _OnlyText(_TextChoice, forbid_unknown_fields=True):
+    index: Literal[0] = 0
+
+
+class _FirstChoice(_TextEvent, forbid_unknown_fields=True, kw_only=True):
+    """The same, for the first choice."""
+
+    choices: tuple[_OnlyText]
+
+
 _text_event = msgspec.json.Decoder(_TextEvent).decode
+_first_choice = msgspec.json.Decoder(_FirstChoice).decode
+_TEXT_STEPS = (_first_choice, attrgetter("choices"), itemgetter(0), attrgetter("delta.content"))
 _MAX_MISSES = 8  # consecutive events of another kind, after which the quick reader is no longer tried for this server
 
 
@@ -89,6 +103,7 @@ class CompatibleStreamDecoder(EventDecoder):
         self._halves = Halves()
         self._limit = request.max_tokens
         self._written = 0  # tokens of all choices, as far as reported
+        self._runs = TextRuns(b'"content":"')
         self._misses = 0
         self._is_quick = False
 
@@ -105,24 +120,15 @@ class CompatibleStreamDecoder(EventDecoder):
         self._is_quick = is_whole and self.has_quick_text and self._misses < _MAX_MISSES
         return chunks
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        """What `feed` does with one event after the other, without its cost for each."""
-        found: list[TextChunk] = []
-        if not self._is_quick:
-            return found
-        try:
-            for place in range(at, len(events)):
-                event = events[place]
-                (choice,) = _text_event(event.data).choices
-                index, text = choice.index, choice.delta.content
-                if not text or event.name or index not in self._calls or index in self._finished:
-                    break
-                found.append(TextChunk(index, text))
-        except (ValueError, RecursionError):  # msgspec's errors and those of UTF-8 are ValueErrors
-            pass  # `feed` looks at this event
-        if found:
-            self._misses = 0
-        return found
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        """What `feed` does with one event after the other, without its cost for each; only for a single choice."""
+        if not self._is_quick or self._calls.keys() != {0} or self._finished or events[at].name:
+            return None
+        pieces = self._runs.read(events, at, _TEXT_STEPS)
+        if not pieces:
+            return None
+        self._misses = 0
+        return TextChunk(0, "".join(pieces), pieces)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         body, is_odd = decode_piece(data)
@@ -178,17 +184,15 @@ class CompatibleStreamDecoder(EventDecoder):
     def _text(self, data: bytes) -> ChatChunk | None:
         """The chunk of an event that only adds text; None for every other event."""
         try:
-            choices = _text_event(data).choices
+            (choice,) = _text_event(data).choices
         except (msgspec.DecodeError, RecursionError, UnicodeError):
             self._misses += 1
             return None
-        if len(choices) != 1 or not (text := choices[0].delta.content):
-            return None
-        index = choices[0].index
+        index = choice.index
         if index not in self._calls or index in self._finished:
             return None
         self._misses = 0
-        return cast(ChatChunk, TextChunk(index, text))
+        return cast(ChatChunk, TextChunk(index, choice.delta.content))
 
     def close(self) -> list[ChatChunk]:
         """Raises UpstreamTruncated unless every choice that began has finished."""

@@ -141,8 +141,8 @@ class ForcedCallDecoder:
     def feed(self, event: Event) -> list[ChatChunk]:
         return [self._chunk(chunk) for chunk in self._decoder.feed(event)]
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
-        return []
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+        return None
 
     def close(self) -> list[ChatChunk]:
         return [self._chunk(chunk) for chunk in self._decoder.close()]

@@ -17,7 +17,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.format import CutShort, StreamWriter
 from proxy.pipeline.running import ClientLeft
 from proxy.schema.errors import ProxyError
-from proxy.server.api.answers import NO_STORE, safe_headers
+from proxy.server.api.answers import NO_STORE, raw_headers
 from proxy.server.http1.exchange import ABORT
 
 HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
@@ -37,17 +37,24 @@ class FrameStream(EventSourceResponse):
     """
 
     def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
-        super().__init__(frames, headers=headers)
-        del self.headers["connection"]  # left to the server: sse-starlette sends keep-alive to every client
+        super().__init__(frames)
+        ours = raw_headers({**NO_STORE, **headers})
+        # The connection is left to the server: sse-starlette sends keep-alive to every client.
+        replaced = {b"connection", *(name for name, _ in ours)}
+        self.raw_headers = [*(each for each in self.raw_headers if each[0] not in replaced), *ours]
 
     async def send(self, send: Any) -> None:
         async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
             await self._stream_response(send)
 
+    async def _send_with_timeout(self, send: Any, message: Any) -> None:
+        """Without a timeout: the base class opens a cancel scope for each send, which costs more than the send."""
+        await send(message)
+
 
 async def send_stream(send: Send, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
     """An event stream. The headers are sent with the first frame."""
-    await FrameStream(frames, safe_headers({**NO_STORE, **headers})).send(cast(Any, send))
+    await FrameStream(frames, headers).send(cast(Any, send))
 
 
 async def frames_of(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.records import Tokens
 from proxy.schema.usage import Usage, UsageReport
 from proxy.server.formats.chat_answer import ChunkWriter, whole
@@ -46,6 +47,21 @@ def test_a_stream_starts_with_the_role_and_ends_with_finish_and_done() -> None:
         ("chatcmpl-1", "openai/m", 17, "chat.completion.chunk")
     }
     assert not any("usage" in event for event in events)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [["a"], ["a", "b", "c"], [",", '"', '","'], ["\\", '\\"', "\\u007f"], ["a\x7fb", "\x7f", "c"], ["\n", "é", "😀"]],
+)
+def test_each_piece_of_a_run_of_texts_has_an_event_of_its_own(pieces: list[str]) -> None:
+    """Whatever the texts hold, the mark that stands between them while they are written included."""
+    out = writer()
+    out.write([chunk(content="Hi")])
+    run: Any = TextChunk(0, "".join(pieces), pieces)
+    one_by_one: Any = [TextChunk(0, piece) for piece in pieces]
+    frames = out.write([run])
+    assert [event["choices"][0]["delta"]["content"] for event in parsed(frames)] == pieces
+    assert frames == out.write(one_by_one)
 
 
 def test_annotations_of_several_chunks_add_up_in_openais_sdk() -> None:

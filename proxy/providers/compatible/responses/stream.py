@@ -249,9 +249,9 @@ class EitherDecoder(EventDecoder):
         self.done = self._chosen.done
         return chunks
 
-    def texts(self, events: Sequence[Event], at: int) -> list[TextChunk]:
+    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
         if self._chosen is None or self._split is not None or self.done:
-            return []
+            return None
         return self._chosen.texts(events, at)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
