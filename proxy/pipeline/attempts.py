@@ -117,14 +117,15 @@ class AttemptLoop:
         self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
         refused: UpstreamError | None = None
         model, has_tools = self._deployment.model, bool(request.fields.get("tools"))
-        if not self._upstream.other_api.isdisjoint({(model, False), (model, has_tools)}):
+        learned = self._upstream.other_api
+        if learned and not learned.isdisjoint({(model, False), (model, has_tools)}):
             request = self._by_other_api(request) or request
         for tried in count(1):
             attempt = await self._resources.holds.open(self._call, self._deployment, request, origin)
             try:
                 response = await self._run(attempt, sink, gate)
                 if refused is not None:
-                    self._upstream.other_api.add((model, has_tools))
+                    learned.add((model, has_tools))
                 return Answer(response, (attempt.id,), (self._deployment,))
             except UpstreamError as error:
                 if gate.is_closed:

@@ -21,10 +21,10 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.json import decode
 
 MAX_KEPT = 500  # characters of a message in a row
-MAX_SEARCHED = 400_000  # characters of a request; of a longer one, only ordinary words are kept
+MAX_SEARCHED = 20_000  # characters of a request, 10 ms at worst; of a longer one, only ordinary words are kept
 LEFT_OUT = "[...]"
 _MAX_WORD = 48
-_MAX_BODY = 4 * 1024 * 1024  # bytes
+_MAX_BODY = 64 * 1024  # bytes
 _MAX_DEPTH = 64
 _RUN = 5  # words
 _SHORT_NUMBER = 3  # digits: a status, a position
@@ -72,7 +72,7 @@ _ORDINARY = frozenset(_WORDS.split())
 def kept(message: str, request: AnyRequest, names: Iterable[str] = ()) -> str:
     """The message without what it may have from the request. `names`: of the model, kept as they are."""
     sent = _sent(request)
-    words = _QUOTED.sub(_unquoted, message[: 4 * MAX_KEPT]).split()
+    words = _QUOTED.sub(_unquoted, message[: 2 * MAX_KEPT]).split()
     known = {name.lower() for name in names}
     is_ours = [_is_ours(word.lower(), sent, known) for word in words]
     for at in range(len(words) - _RUN + 1 if sent is not None else 0):
@@ -138,11 +138,12 @@ def _collect(value: Any, texts: list[str], left: int, depth: int) -> int:
         if value is not None and not isinstance(value, bool):
             texts.append(str(value))
         return left - 1
-    if depth == _MAX_DEPTH:
+    if depth == _MAX_DEPTH or len(value) > left:
         return -1
     each: Iterable[Any] = value
     if isinstance(value, dict):
-        texts.extend(map(str, value))
+        texts += value
+        left -= sum(map(len, value))
         each = value.values()
     for inner in each:
         left = _collect(inner, texts, left, depth + 1)
