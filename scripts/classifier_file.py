@@ -22,12 +22,10 @@ LANGUAGES = (
 )
 TRIGRAMS = 900
 # Log-odds in favour of a language: how common it is in requests, among those of its script.
-PRIOR = {
-    **{"en": 3.0, "es": 1.0, "de": 0.7, "fr": 0.7, "pt": 0.3, "it": 0.3, "ru": 6.0, "hi": 9.0, "ar": 2.0},
-    **{"sv": -0.5, "uk": -0.5, "cs": -1, "da": -1, "fi": -1, "hu": -1, "no": -1, "ro": -1},
-    **{"ca": -2, "hr": -2, "lt": -2, "sk": -2, "et": -2.5, "lv": -2.5, "sl": -2.5, "sw": -3.5, "tl": -3.5},
-    **{"af": -4, "cy": -4, "sq": -4, "so": -8},
-}
+PRIOR = dict.fromkeys(("sv", "uk", "cs", "da", "fi", "hu", "no", "ro"), -1.0)
+PRIOR |= dict.fromkeys(("ca", "hr", "lt", "sk", "et", "lv", "sl"), -2.0) | dict.fromkeys(("sw", "tl"), -3.5)
+PRIOR |= dict.fromkeys(("af", "cy", "sq"), -4.0) | {"so": -8.0}
+PRIOR |= {"en": 3.0, "es": 1.0, "de": 0.7, "fr": 0.7, "pt": 0.3, "it": 0.3, "ru": 6.0, "hi": 9.0, "ar": 2.0}
 
 
 def language_tables(folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from sklearn.linear_model import Ridge  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from classifier_file import Weights, language_tables, pack
+from classifier_file import Weights, language_tables, pack  # type: ignore[import-not-found]
 
 from proxy.routing.classify import TASKS
 from proxy.routing.conversation import Conversation

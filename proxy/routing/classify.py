@@ -221,7 +221,9 @@ class Classifier:
         languages = self._header.languages
         sums = struct.unpack(f"<{len(languages)}I", total.to_bytes(_FIELD * len(languages), "little"))
         scale = self._header.trigram_scale
-        scores = [one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)]
+        scores = [
+            one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)
+        ]
         best, second = nlargest(2, scores)
         if len(grams) < _SHORT_TRIGRAMS and best - second < _SURE:
             return "und"

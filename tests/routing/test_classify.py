@@ -82,7 +82,7 @@ def macro_f1(pairs: list[tuple[str, str]]) -> float:
     return sum(scores) / len(scores)
 
 
-@pytest.mark.parametrize(("name", "floor"), list(zip(HELD_OUT, (0.85, 0.80, 0.80, 0.80, 0.80, 0.80), strict=True)))
+@pytest.mark.parametrize(("name", "floor"), list(zip(HELD_OUT, (0.88, 0.85, 0.80, 0.85, 0.80, 0.75), strict=True)))
 def test_unseen_prompts_get_their_task(classifier: Classifier, name: str, floor: float) -> None:
     """Macro-F1 over the six tasks, in 18 languages; either of two accepted labels counts."""
     pairs = []
