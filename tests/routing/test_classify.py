@@ -37,6 +37,7 @@ from proxy.schema.chat import Message
 from tests.slowness import slowness_of_serving, usual_s
 
 DATA = Path(__file__).parent / "data"
+TRAINING = Path(__file__).parents[2] / "scripts" / "classifier"
 HELD_OUT = ("prompts.jsonl", "fresh.jsonl", "unseen.jsonl", "last.jsonl", "styles.jsonl", "final.jsonl")
 MIN_CONFIDENCE = 0.5
 TASK = "Write a SQL query that lists the customers without orders."
@@ -94,6 +95,30 @@ def test_unseen_prompts_get_their_task(classifier: Classifier, name: str, floor:
     for wanted in TASKS:
         print(f"  {wanted:<15}{''.join(f'{counts[wanted, got]:>4}' for got in TASKS)}")
     assert macro_f1(pairs) >= floor
+
+
+def test_held_out_prompts_are_not_in_the_training() -> None:
+    """Of one in a hundred, at most, are most word triples in one training prompt: other people ask such things too."""
+
+    def triples(text: str) -> set[tuple[bytes, ...]]:
+        words = tokens_of(text)
+        return set(zip(words, words[1:], words[2:], strict=False))
+
+    rows = [line for path in sorted(TRAINING.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    trained: dict[tuple[bytes, ...], list[int]] = {}
+    for number, line in enumerate(rows):
+        for triple in triples(json.loads(line)["text"]):
+            trained.setdefault(triple, []).append(number)
+    held_out = [row["text"] for name in HELD_OUT for row in lines(name)]
+    close = []
+    for text in held_out:
+        own = triples(text)
+        shared = Counter(number for triple in own for number in trained.get(triple, ()))
+        if max(shared.values(), default=0) > len(own) / 2:
+            close.append(text)
+    print(f"{len(close)} of {len(held_out)}: {close}")
+    assert len(rows) > 8_000
+    assert len(close) <= 0.01 * len(held_out)
 
 
 def test_confidence_means_what_it_says(classifier: Classifier) -> None:
