@@ -12,7 +12,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable
-from heapq import nlargest
 from importlib import resources
 from itertools import chain, repeat
 from math import inf
@@ -224,8 +223,8 @@ class Classifier:
         scores = [
             one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)
         ]
-        best, second = nlargest(2, scores)
-        if len(grams) < _SHORT_TRIGRAMS and best - second < _SURE:
+        best = max(scores)
+        if len(grams) < _SHORT_TRIGRAMS and sum(best - score < _SURE for score in scores) > 1:
             return "und"
         return languages[scores.index(best)]
 
