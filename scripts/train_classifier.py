@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import struct
 import sys
 import zlib
 from collections import Counter, defaultdict
@@ -26,29 +25,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np  # type: ignore[import-not-found]
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
-from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-not-found]
+from sklearn.linear_model import Ridge  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy.routing.classify import MAGIC, TASKS
+from classifier_file import Weights, language_tables, pack  # type: ignore[import-not-found]
+
+from proxy.routing.classify import TASKS
 from proxy.routing.conversation import Conversation
 from proxy.routing.features import difficulty_features, features_of, window
 
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.12
 STRENGTH, RIDGE, MEASURES_RIDGE = 10.0, 200.0, 30.0
+# How far more prompts move existing weights. For languages left out, 4 is better than 1, and 12 no worse.
+MORE_STRENGTH = 4.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
 # Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
 COARSE = 0.2
-LANGUAGES = (
-    *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
-    *("lt", "lv", "mk", "mr", "ne", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr"),
-    *("uk", "ur", "vi"),
-)
-TRIGRAMS = 900
-# Log-odds in favour of the languages that most texts in their script are in.
-PRIOR = {"en": 3.0, "hi": 8.0, "ru": 6.0, "es": 1.0}
 FOLDS = 4
 # The final model has seen more prompts than those of the cross-validation and is right more often.
 SHARPEN = 0.87
@@ -62,17 +58,18 @@ class Table:
         self.of = of
         self.columns: dict[Any, int] = {}
 
-    def keep(self, rows: list[dict[str, Any]]) -> None:
-        """N-grams of three sources, where each prompt of a diverse source counts: a template teaches its own words."""
+    def keep(self, rows: list[dict[str, Any]], start: Weights | None = None) -> None:
+        """N-grams of three sources, where each prompt of a diverse source counts: a template teaches its own words.
+        Also all that `start` has a weight for.
+        """
         sources: defaultdict[Any, set[str]] = defaultdict(set)
         for number, row in enumerate(rows):
             source = f"{row['source']} {number}" if row.get("diverse") else row.get("group", row["source"])
             for key in row[self.of]:
                 sources[key].add(source)
-        kept = sorted(
-            (key for key in sources if isinstance(key, str) or len(sources[key]) >= SEEN),
-            key=lambda key: (isinstance(key, str), key),
-        )
+        found = {key for key in sources if isinstance(key, str) or len(sources[key]) >= SEEN}
+        found |= start.features if start is not None else set()
+        kept = sorted(found, key=lambda key: (isinstance(key, str), key))
         self.columns = {key: number for number, key in enumerate(kept)}
 
     @property
@@ -94,7 +91,9 @@ class Table:
 def describe(row: dict[str, Any]) -> None:
     """Add the values that the weights are multiplied with: the same sums as `Classifier._scores` and `_difficulty`."""
     system = row.get("system", "")
-    features = features_of(Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False)))
+    sample = window(row["text"])
+    conversation = Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False))
+    features = features_of(conversation, sample)
     values: defaultdict[Any, float] = defaultdict(float)
     near = [*features.singles, *features.pairs, *features.others, *features.starts]
     for hashes, weight in ((near, 1.0), (features.body, BODY), (features.system, SYSTEM)):
@@ -103,7 +102,7 @@ def describe(row: dict[str, Any]) -> None:
     for name in features.shape:
         values[name] += SHAPE
     row["values"] = values
-    describe_question(row, row["text"], window(row["text"]))
+    describe_question(row, row["text"], sample)
 
 
 def describe_question(row: dict[str, Any], text: str, sample: str) -> None:
@@ -137,27 +136,50 @@ def weights_of(rows: list[dict[str, Any]]) -> Any:
     return raw
 
 
-def fit(rows: list[dict[str, Any]], table: Table) -> LogisticRegression:
-    model = LogisticRegression(C=STRENGTH, max_iter=120, tol=1e-4)
-    model.fit(table.matrix(rows), [TASKS.index(row["labels"][0]) for row in rows], sample_weight=weights_of(rows))
-    return model
+def fit(rows: list[dict[str, Any]], table: Table, start: Weights | None) -> Any:
+    """A column of weights for each feature, and one for the bias: the logistic regression with the penalty on the
+    distance from the weights of `start`, so what they know of prompts that are not here stays known.
+    """
+    count = len(table.columns)
+    first = np.zeros((len(TASKS), count + 1)) if start is None else start.aligned(table.columns, SHAPE)
+    strength = STRENGTH if start is None else MORE_STRENGTH
+    inputs = table.matrix(rows)
+    transposed = inputs.T.tocsr()
+    wanted = np.zeros((len(rows), len(TASKS)))
+    wanted[range(len(rows)), [TASKS.index(row["labels"][0]) for row in rows]] = 1
+    weights = strength * weights_of(rows)
+    known = inputs @ first[:, :count].T + first[:, count]
+
+    def loss(moved: Any) -> tuple[float, Any]:
+        change = moved.reshape(first.shape)
+        scores = known + inputs @ change[:, :count].T + change[:, count]
+        odds = softmax(scores, 1.0)
+        errors = (odds - wanted) * weights[:, None]
+        gradient = np.hstack([(transposed @ errors).T + change[:, :count], errors.sum(axis=0)[:, None]])
+        likelihood = float((weights * np.log((odds * wanted).sum(axis=1) + 1e-30)).sum())
+        return float((change[:, :count] ** 2).sum()) / 2 - likelihood, gradient.ravel()
+
+    found = minimize(loss, np.zeros(first.size), jac=True, method="L-BFGS-B", options={"maxiter": 150, "ftol": 1e-7})
+    return first + found.x.reshape(first.shape)
 
 
-def scores_of(model: LogisticRegression, table: Table, rows: list[dict[str, Any]]) -> Any:
-    scores = np.full((len(rows), len(TASKS)), -20.0)
-    scores[:, model.classes_] = model.decision_function(table.matrix(rows))
-    return scores
+def scores_of(weights: Any, table: Table, rows: list[dict[str, Any]]) -> Any:
+    return table.matrix(rows) @ weights[:, :-1].T + weights[:, -1]
 
 
-def unseen_scores(rows: list[dict[str, Any]], fold_of: Callable[[dict[str, Any]], int], folds: int) -> Any:
-    """The scores of each prompt by a model that has seen nothing of its fold."""
+def unseen_scores(
+    rows: list[dict[str, Any]], fold_of: Callable[[dict[str, Any]], int], folds: int, start: Weights | None = None
+) -> Any:
+    """The scores of each prompt by a model that has seen nothing of its fold, but for what `start` has seen."""
     scores = np.zeros((len(rows), len(TASKS)))
     for number in range(folds):
         others = [row for row in rows if fold_of(row) != number]
         some = [index for index, row in enumerate(rows) if fold_of(row) == number]
+        if not some:
+            continue
         table = Table()
-        table.keep(others)
-        scores[some] = scores_of(fit(others, table), table, [rows[index] for index in some])
+        table.keep(others, start)
+        scores[some] = scores_of(fit(others, table, start), table, [rows[index] for index in some])
     return scores
 
 
@@ -254,92 +276,35 @@ def slopes_of(rows: list[dict[str, Any]], measures: Any, target: Any) -> Any:
     return model.coef_ / spread
 
 
-def language_tables(folder: Path) -> dict[str, Any]:
-    """Naive Bayes over letter trigrams, above a floor that all languages share."""
-    counts: dict[str, Counter[str]] = {}
-    for code in LANGUAGES:
-        profile = json.loads((folder / code).read_text(encoding="utf-8"))["freq"]
-        merged: Counter[str] = Counter()
-        for gram, count in profile.items():
-            if len(gram) == 3:
-                merged[gram.lower()] += count
-        counts[code] = Counter(dict(sorted(merged.items(), key=lambda item: (-item[1], item[0]))[:TRIGRAMS]))
-    floor = math.log(2e-5)
-    grams = sorted({gram for some in counts.values() for gram in some})
-    scale = (math.log(0.06) - floor) / 255
-    columns = []
-    for code in LANGUAGES:
-        total = sum(counts[code].values())
-        shares = ((counts[code][gram] / total) for gram in grams)
-        columns.append(bytes(min(255, round(max(0.0, math.log(s) - floor) / scale)) if s else 0 for s in shares))
-    return {"grams": grams, "scale": scale, "columns": columns}
-
-
-def quantised(weights: Any, table: Table, scale: float) -> tuple[list[int], list[bytes], dict[str, list[float]]]:
-    """The n-grams that have a weight, the weights of each output as bytes, and the weights of the shapes."""
-    grams = [key for key in table.columns if not isinstance(key, str)]
-    shapes = [key for key in table.columns if isinstance(key, str)]
-    rounded = np.clip(np.round(weights[:, : len(grams)] / scale), -127, 127).astype(int) + 128
-    kept = np.flatnonzero((rounded != 128).any(axis=0))
-    named = {name: [round(float(one) * SHAPE, 4) for one in weights[:, table.columns[name]]] for name in shapes}
-    return [grams[number] for number in kept], [bytes(column.tolist()) for column in rounded[:, kept]], named
-
-
-def pack(
-    tasks: tuple[LogisticRegression, Table], temperature: float, questions: tuple[Any, Any, float, Table], data: Path
-) -> bytes:
-    model, table = tasks
-    scale = float(np.abs(model.coef_[:, : table.grams]).max()) / 127 * 0.6
-    grams, columns, shapes = quantised(model.coef_, table, scale)
-    coefficients, slopes, bias, hard_table = questions
-    hard, hard_columns, hard_shapes = quantised(coefficients[None, :], hard_table, scale)
-    languages = language_tables(data / "languages")
-    header = {
-        "grams": len(grams),
-        "scale": scale,
-        "bias": [round(float(one), 4) for one in model.intercept_],
-        "temperature": temperature,
-        "shapes": shapes,
-        "body": BODY,
-        "system": SYSTEM,
-        "hard_grams": len(hard),
-        "hard_bias": round(bias, 4),
-        "hard_shapes": {name: weight for name, (weight,) in hard_shapes.items()},
-        "measures": [round(float(one), 5) for one in slopes],
-        "languages": LANGUAGES,
-        "trigrams": languages["grams"],
-        "trigram_scale": languages["scale"],
-        "language_bias": [PRIOR.get(code, 0.0) for code in LANGUAGES],
-    }
-    text = json.dumps(header, ensure_ascii=False).encode()
-    body = struct.pack("<I", len(text)) + text + struct.pack(f"<{len(grams)}I", *grams)
-    body += b"".join(columns) + b"".join(languages["columns"])
-    body += struct.pack(f"<{len(hard)}I", *hard) + b"".join(hard_columns)
-    return MAGIC + zlib.compress(body, 9)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--start", type=Path, help="the weights file to go on from")
     parser.add_argument("--out", type=Path, default=Path("proxy/routing/data/classifier.bin"))
     parser.add_argument("--report", action="store_true", help="print how well each source is classified unseen")
     options = parser.parse_args()
+    start = Weights(options.start.read_bytes()) if options.start else None
     rows = read(options.data)
     labelled = [row for row in rows if row.get("labels")]
-    split = unseen_scores(labelled, lambda row: prompt_fold(row, FOLDS), FOLDS)
+    split = unseen_scores(labelled, lambda row: prompt_fold(row, FOLDS), FOLDS, start)
     known = [number for number, row in enumerate(labelled) if row.get("diverse")]
     diverse = [labelled[number] for number in known]
     temperature = round(SHARPEN * temperature_of(split[known], diverse), 3)
     if options.report:
         report(split[known], diverse, "Cross-validation by prompt, diverse sources")
-        unseen = unseen_scores(labelled, source_fold(labelled, 2 * FOLDS), 2 * FOLDS)
+        unseen = unseen_scores(labelled, source_fold(labelled, 2 * FOLDS), 2 * FOLDS, start)
         report(unseen[known], diverse, "Whole sources left out, diverse sources")
         for source in sorted({row["source"] for row in diverse}):
             some = [number for number, row in enumerate(labelled) if row["source"] == source]
             report(unseen[some], [labelled[number] for number in some], source)
     table = Table()
-    table.keep(rows)
-    content = pack((fit(labelled, table), table), temperature, difficulty_of(rows), options.data)
+    table.keep(rows if start is None else labelled, start)
+    tasks = fit(labelled, table, start), table, temperature
+    factors = {"body": BODY, "system": SYSTEM, "shape": SHAPE}
+    if start is None:
+        content = pack(tasks, difficulty_of(rows), language_tables(options.data / "languages"), factors)
+    else:
+        content = start.with_tasks(tasks, SHAPE)
     options.out.write_bytes(content)
     print(f"\n{len(table.columns)} features, temperature {temperature}, {len(content):,} bytes")
 

@@ -14,25 +14,35 @@ import zlib
 from collections.abc import Iterable
 from importlib import resources
 from itertools import chain, repeat
+from math import inf
 from operator import mul
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from proxy.routing.conversation import Conversation, conversation_of
 from proxy.routing.features import (
+    SYSTEM_CHARS,
     Features,
     difficulty_features,
     features_of,
     language_of_script,
     question_window,
     trigrams,
+    window,
 )
 
 __all__ = ["TASKS", "Classified", "Classifier", "Conversation", "conversation_of", "load"]
 
+T = TypeVar("T")
+
 TASKS = ("reasoning", "extraction", "classification", "summarization", "code", "chat")
 EVIDENCE = 5
+
+# A text with fewer letter trigrams gets a language only if the likeliest one leads by this many log-odds.
+_SHORT_TRIGRAMS, _SURE = 24, 3.0
+KEPT = 1_024
 
 # Columns of the n-gram table: how many n-grams were found, and one score for each task.
 _COLUMNS = 1 + len(TASKS)
@@ -73,9 +83,13 @@ class Header(Struct, frozen=True):
 
 
 class Classifier:
-    """The models of one weights file."""
+    """The models of one weights file.
 
-    def __init__(self, weights: bytes) -> None:
+    An agent sends the same question with each turn, so the latest results are kept: `kept` of them, by a hash of what
+    is read. No text is kept.
+    """
+
+    def __init__(self, weights: bytes, kept: int = KEPT) -> None:
         if weights[: len(MAGIC)] != MAGIC:
             raise ValueError("not a weights file of this version of the classifier")
         data = zlib.decompress(weights[len(MAGIC) :])
@@ -97,9 +111,28 @@ class Classifier:
         hashes = struct.unpack_from(f"<{header.hard_grams}I", data, start)
         start += 4 * header.hard_grams
         self._hard = {gram: weight - _ZERO for gram, weight in zip(hashes, data[start:], strict=True)}
+        self._kept = kept
+        self._known: dict[int, Classified] = {}
+        self._known_difficulties: dict[int, float] = {}
 
     def classify(self, conversation: Conversation) -> Classified:
-        features = features_of(conversation)
+        text, system = conversation.text, conversation.system
+        sample = window(text)
+        key = hash((sample, len(text), system[:SYSTEM_CHARS], conversation.has_json_schema))
+        found = self._known.get(key)
+        if found is None:
+            found = self._classified(conversation, sample)
+            self._keep(self._known, key, found)
+        return found
+
+    def _keep(self, known: dict[int, T], key: int, value: T) -> None:
+        if len(known) >= self._kept:
+            known.pop(next(iter(known), key), None)
+        if self._kept:
+            known[key] = value
+
+    def _classified(self, conversation: Conversation, sample: str) -> Classified:
+        features = features_of(conversation, sample)
         scores = self._scores(features)
         best = max(scores)
         task = scores.index(best)
@@ -119,7 +152,11 @@ class Classifier:
         characters were read.
         """
         sample, head, tail = question_window(text)
-        found = self._difficulty(*difficulty_features(sample, sample))
+        key = hash(sample)
+        found = self._known_difficulties.get(key)
+        if found is None:
+            found = self._difficulty(*difficulty_features(sample, sample))
+            self._keep(self._known_difficulties, key, found)
         if len(text) <= head + tail:
             return found, f"the {len(text)} characters of the question"
         return found, f"the first {head} and the last {tail} of the {len(text)} characters of the question"
@@ -183,13 +220,18 @@ class Classifier:
         languages = self._header.languages
         sums = struct.unpack(f"<{len(languages)}I", total.to_bytes(_FIELD * len(languages), "little"))
         scale = self._header.trigram_scale
-        scores = [one * scale + bias for one, bias in zip(sums, self._header.language_bias, strict=True)]
-        return languages[scores.index(max(scores))]
+        scores = [
+            one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)
+        ]
+        best = max(scores)
+        if len(grams) < _SHORT_TRIGRAMS and sum(best - score < _SURE for score in scores) > 1:
+            return "und"
+        return languages[scores.index(best)]
 
 
-def load() -> Classifier:
+def load(kept: int = KEPT) -> Classifier:
     """Reads the weights shipped with the package. Takes some tens of milliseconds: the caller keeps the result."""
-    return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes())
+    return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes(), kept)
 
 
 def _near(features: Features) -> tuple[Iterable[int], int]:

@@ -129,9 +129,9 @@ def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], l
     return [*singles, *map(crc32, edge[1:], singles), *_starts_of(edge)], *_look_of(text, sample, words)
 
 
-def features_of(conversation: Conversation) -> Features:
+def features_of(conversation: Conversation, sample: str) -> Features:
+    """`sample`: the window of the text."""
     text = conversation.text
-    sample = window(text)
     words = tokens_of(sample)
     edge = _edge_of(words)
     singles = list(map(crc32, edge, repeat(_ANY)))

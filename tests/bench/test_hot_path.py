@@ -112,10 +112,13 @@ def counted() -> Iterator[Count]:
 
 @pytest.mark.parametrize(("model", "stream"), INSTRUCTIONS)
 async def test_a_call_costs_what_it_did(client: httpx.AsyncClient, model: str, stream: bool) -> None:
-    """The median of some calls, after the first ones, which make what later ones find."""
+    """The median of some calls, after the first ones, which make what later ones find; each with a question of its own,
+    which is classified anew.
+    """
     spent = []
-    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}
     for number in range(WARM + ROUNDS):
+        question = f"{QUESTION} Call it add{number:02}."
+        body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": question}]}
         with counted() as count:
             answer = await client.post("/chat/completions", json=body)
         assert answer.status_code == 200, answer.text

@@ -232,7 +232,7 @@ def test_auto_with_a_task_costs_little_more_than_a_named_model() -> None:
     """With the shipped rules: 15 to 20 µs of CPU in November 2026, and about 45 where a rule for it looks at the
     difficulty. The bound is for a machine with other work.
     """
-    ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load()))
+    ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load(kept=0)))
     asked = [{"role": "user", "content": QUESTION}]
     named = cpu_us(ours, "smart", messages=asked)
     added = {task: cpu_us(ours, "auto", routing={"task": task}, messages=asked) - named for task in TASKS[:6]}
@@ -258,7 +258,7 @@ SCRIPTS = {
 @pytest.mark.slow
 def test_a_text_in_any_script_and_of_any_length_costs_about_as_much(script: str) -> None:
     """At most 1.6 times a question in English in November 2026, also for 20 messages of 2,000 characters."""
-    ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load()))
+    ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load(kept=0)))
     long = SCRIPTS[script] * (20_000 // len(SCRIPTS[script]))
     turns = [{"role": ("user", "assistant")[turn % 2], "content": long[:2_000]} for turn in range(19)]
     texts = [[{"role": "user", "content": QUESTION}], [{"role": "user", "content": long}], turns]
