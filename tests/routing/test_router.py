@@ -222,9 +222,9 @@ def cpu_us(router: Router, model: str, calls: int = 300, **fields: Any) -> float
 
 
 QUESTION = (
-    "Natalia sold clips to 48 of her friends in April, and half as many in May. She also bought 12 packs of 6 clips at "
-    "$3.50 a pack, and gave a quarter of them to her sister. How many clips did she sell altogether in April and May, "
-    "and how much did each of her own cost her in the end?"
+    "A beekeeper fills 48 jars of honey in June and a third as many in July. She pays 1.25 euros for each jar, loses 6 "
+    "of them on the way to the market, and sells the rest at 7.50 euros, the last ten at half the price. How many jars "
+    "does she sell in both months together, and how much does she earn on each of them in the end?"
 )
 
 
