@@ -7,6 +7,7 @@ An environment is made anew when its pins change, and one that cannot be made is
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -89,20 +90,27 @@ def _order(row: dict[str, object]) -> str:
     return str(row["client"]).lstrip("@")
 
 
-def main(arguments: list[str]) -> None:
-    command, first, *rest = arguments
-    if command == "make":
-        make(Path(first), rest)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make", help="install the environments, or those named")
+    making.add_argument("folder", type=Path)
+    making.add_argument("names", nargs="*", metavar="NAME")
+    telling = commands.add_parser("table", help="print what a run found, or write it into a page")
+    telling.add_argument("report", type=Path)
+    telling.add_argument("page", type=Path, nargs="?")
+    given = parser.parse_args()
+    if given.command == "make":
+        make(given.folder, given.names)
         return
-    rows = json.loads(Path(first).read_text())
-    if rest:
-        page = Path(rest[0])
+    rows = json.loads(given.report.read_text())
+    if given.page is not None:
         text = f"{BEGIN}\n{summary(rows)}\n\n{table(rows)}\n\n{SETTINGS}\n\n{settings(rows)}\n{END}"
-        page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: text, page.read_text(), flags=re.DOTALL))
+        given.page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: text, given.page.read_text(), flags=re.DOTALL))
     else:
         print(table(rows))
     print(f"clients: {summary(rows)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
