@@ -15,8 +15,6 @@ from pathlib import Path
 ROUNDS = 5
 _LOOP_S = 35e-6  # of the loop below, on an idle processor of November 2026
 _SERVING_S = 1.7e-3  # of the other work
-_COPY_BYTES = 64 * 1024 * 1024  # more than the allocator keeps for the next one
-_COPY_S = 16e-3  # of a copy of so many bytes
 _SCHEDULED = Path("/proc/self/schedstat")  # of the main thread: ns that it ran, ns that it waited for a processor
 
 
@@ -38,12 +36,6 @@ def slowness_of_serving() -> float:
             sum(len({**each, "index": 0}) for each in json.loads(text))
 
     return max(1.0, min(timeit.repeat(serve, timer=time.thread_time, number=1, repeat=5)) / _SERVING_S)
-
-
-def slowness_of_memory() -> float:
-    """The same of copies of many megabytes: on some virtual machines new pages cost several times as much."""
-    data = bytes(_COPY_BYTES)
-    return max(1.0, min(timeit.repeat(lambda: bytearray(data), timer=time.thread_time, number=1, repeat=3)) / _COPY_S)
 
 
 def usual_s(work: Callable[[], object], runs: int = ROUNDS) -> float:

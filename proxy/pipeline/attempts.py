@@ -28,7 +28,7 @@ from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES
 from proxy.pipeline.resources import Resources
 from proxy.pipeline.stop_sequences import StopSequences
-from proxy.pipeline.stream_reader import StreamReader
+from proxy.pipeline.stream_reader import StreamReader, in_turns
 from proxy.providers.base.building import build, passes
 from proxy.providers.base.contract import Built
 from proxy.providers.base.reading import parse
@@ -304,8 +304,9 @@ class AttemptLoop:
                         continue
                     if gate.attempt is not attempt and not await gate.claim(attempt):
                         raise asyncio.CancelledError
-                    if (wait := sink(batch)) is not None:
-                        await reader.pause(wait)
+                    for turn in in_turns(batch) if reader.is_large else (batch,):
+                        if (wait := sink(turn)) is not None:
+                            await reader.pause(wait)
                     batch = []
             except asyncio.CancelledError:
                 if attempt.state is AttemptState.FINISHED:

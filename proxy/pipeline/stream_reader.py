@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
@@ -63,6 +63,7 @@ class StreamReader:
         self._bytes = 0
         self._ended = False
         self._failure: UpstreamError | None = None
+        self.is_large = False  # the last chunks may hold a text of megabytes
         self._has_failed_late = False  # an error came after the finish
         self._has_several = attempt.request.n > 1  # choices, which need not finish together
 
@@ -87,7 +88,8 @@ class StreamReader:
                 raise UpstreamError(f"The provider sent a stream of more than {MAX_STREAM_BYTES} bytes.")
             if self._is_whole is not False and not (piece := self._begin(piece)):
                 return []
-            if self._framing.pending <= LARGE_BYTES:
+            self.is_large = self._framing.pending > LARGE_BYTES
+            if not self.is_large:
                 chunks = self._note(self._decode(self._framing.feed(piece)))
             else:
                 chunks = self._note(await self._decode_large(piece))
@@ -217,3 +219,13 @@ class StreamReader:
 
 def _says_something(chunk: ChatChunk) -> bool:
     return any(choice.get("delta") for choice in chunk.get("choices", ()))
+
+
+def in_turns(chunks: list[Any]) -> Iterator[list[ChatChunk]]:
+    """The same chunks, of which each is written in a turn of its own, and a long text in several."""
+    for chunk in chunks:
+        if type(chunk) is TextChunk and len(chunk.text) > LARGE_BYTES:
+            for at in range(0, len(chunk.text), LARGE_BYTES):
+                yield [cast(ChatChunk, TextChunk(chunk.index, chunk.text[at : at + LARGE_BYTES]))]
+        else:
+            yield [chunk]

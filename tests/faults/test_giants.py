@@ -21,7 +21,7 @@ import pytest
 
 from proxy.schema.json import encode
 from tests.faults.test_loop_lag import BOUND_MS, answering, checked, configured
-from tests.slowness import slowness_of_memory, slowness_of_serving
+from tests.slowness import slowness_of_serving
 
 MB = 1_000_000
 TRIES = 8  # the heartbeat counts what other threads do while the machine lets the loop's thread wait
@@ -201,20 +201,15 @@ async def posted(port: int, path: str, body: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def slowness_of_giants() -> float:
-    """One step copies all bytes of an answer."""
-    return max(slowness_of_serving(), slowness_of_memory())
-
-
 async def longest_ms(server: Beating, path: str, body: bytes, below: float) -> float:
     """The longest gap on the usual machine, in the best of TRIES, or the first that is below the bound."""
     found: list[float] = []
-    before = slowness_of_giants()
+    before = slowness_of_serving()
     while not found or (min(found) >= below and len(found) < TRIES):
         await asyncio.to_thread(server.longest_ms)
         status = await posted(server.port, path, body)
         assert status in (200, 400, 502)  # the upstream speaks one dialect only
-        longest, after = await asyncio.to_thread(server.longest_ms), slowness_of_giants()
+        longest, after = await asyncio.to_thread(server.longest_ms), slowness_of_serving()
         found.append(longest / max(before, after))
         before = after
     print(f"{len(body) / MB:.1f} MB, status {status}: {found} ms")

@@ -18,7 +18,7 @@ RATES = RateLimitsConfig(RateLimit(60, None, 5), {"mobile": RateLimit(tokens_per
 
 @pytest.fixture
 def policies():
-    return KeyPolicies(KEYS, RATES, Limits())
+    return KeyPolicies(KEYS, RATES, Limits(clock_s=lambda: 0.0))
 
 
 def request(**fields):
@@ -43,13 +43,15 @@ def test_callers_without_a_key_have_limits_of_their_own():
     """A laptop's agents are not held to what one key may do."""
     rates = RateLimitsConfig(RateLimit(60), keyless=RateLimit(6000), per_key={"a": RateLimit(1)})
     for caller in (Caller(), Caller(None, admin=True)):
-        assert KeyPolicies({}, rates, Limits()).of(caller).rate == RateLimit(6000)
-        assert KeyPolicies({}, RateLimitsConfig(RateLimit(60)), Limits()).of(caller).rate == RateLimit()
+        assert KeyPolicies({}, rates, Limits(clock_s=lambda: 0.0)).of(caller).rate == RateLimit(6000)
+        assert (
+            KeyPolicies({}, RateLimitsConfig(RateLimit(60)), Limits(clock_s=lambda: 0.0)).of(caller).rate == RateLimit()
+        )
 
 
 def test_the_limits_of_all_callers_bind_each_of_them():
     """Whatever their own are, also where they have none."""
-    policies = KeyPolicies({}, RateLimitsConfig(everyone=RateLimit(requests_per_minute=2)), Limits())
+    policies = KeyPolicies({}, RateLimitsConfig(everyone=RateLimit(requests_per_minute=2)), Limits(clock_s=lambda: 0.0))
     for name in ("a", None):
         assert policies.enter(policies.of(Caller(name)), request()) is not None
     with pytest.raises(ProxyError, match="all callers together: requests_per_minute is 2"):
@@ -101,13 +103,13 @@ def test_without_a_cap_the_request_stays_as_it_is(policies):
 
 def test_no_limits_no_place():
     """Without limits there is no bookkeeping."""
-    policies = KeyPolicies({}, None, Limits())
+    policies = KeyPolicies({}, None, Limits(clock_s=lambda: 0.0))
     assert policies.enter(policies.of(Caller("a")), request()) is None
 
 
 def test_tokens_are_reserved_for_every_choice():
     """A request without an output limit reserves 256 tokens per choice."""
-    policies = KeyPolicies({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits())
+    policies = KeyPolicies({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits(clock_s=lambda: 0.0))
     place = policies.enter(policies.of(Caller("a")), request(n=2, max_tokens=1000))
     assert place is not None
     assert place.headers["x-ratelimit-remaining-tokens"] == str(10_000 - 2000 - 5)
@@ -118,7 +120,7 @@ def test_tokens_are_reserved_for_every_choice():
 
 def test_limits_outlive_the_configuration_they_were_counted_under():
     """A reload does not reset usage."""
-    limits = Limits()
+    limits = Limits(clock_s=lambda: 0.0)
     one = KeyPolicies({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
     one.enter(one.of(Caller("a")), request())
     two = KeyPolicies({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)

@@ -13,13 +13,13 @@ from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
-from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, MAX_STREAM_BYTES, StreamReader
+from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, MAX_STREAM_BYTES, StreamReader, in_turns
 from proxy.pipeline.timing import Clock
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.base.contract import Provider
 from proxy.providers.openai import OpenAI
 from proxy.routing.deployment import Deployment
-from proxy.schema.chat import ChatRequest
+from proxy.schema.chat import ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from proxy.schema.records import Caller, Outcome, Timeouts, Tokens
 from proxy.server.formats.chat_answer import DONE, sse
@@ -370,3 +370,16 @@ async def test_a_byte_order_mark_may_be_cut(cut: int) -> None:
         data = b"\xef\xbb\xbf" + body
         reader = Reader(data[:cut], data[cut:], b"")
         assert "".join(await reader.all()) == "Hi"
+
+
+def test_a_long_text_is_written_in_turns():
+    """Nothing of it is lost, and what is not a long text stays as it is."""
+    text = "Gr\u00f6\u00dfe \U0001f600" * 100_000
+    usage: Any = {"choices": [], "usage": {"total_tokens": 3}}
+    chunks: Any = [TextChunk(1, "short"), TextChunk(1, text), usage]
+    turns: Any = list(in_turns(chunks))
+    assert all(len(turn) == 1 for turn in turns)
+    assert turns[0] == [chunks[0]] and turns[-1] == [usage]
+    long = [turn[0] for turn in turns[1:-1]]
+    assert {each.index for each in long} == {1} and max(len(each.text) for each in long) == LARGE_BYTES
+    assert "".join(each.text for each in long) == text

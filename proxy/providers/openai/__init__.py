@@ -158,7 +158,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if "output" in body and "choices" not in body:
             answer = responses.OpenAIReader(responses.FAILED, request).parse(body)
         else:
-            places = set() if self._is_own else elsewhere.named_by_theirs(response.body, body)
+            places = set() if self._is_own else elsewhere.named_by_theirs(body)
             answer = elsewhere.told(parse_body(body, request), places)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 

@@ -25,7 +25,6 @@ _READ_BACK = ("reasoning", "reasoning_content", "reasoning_details", "thinking_b
 _OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # fields of our answers that no server reads
 _PLAIN, _PLAIN_ROLES = frozenset(("role", "content")), ("user", "assistant", "system")
 _THEIRS = "reasoning"  # the servers' other name for thoughts
-_THEIRS_IN_JSON = b'"reasoning"'
 _UNREAD = _OURS | {"reasoning_content", REASONING_FIELD}  # an earlier answer without these is sent unchanged
 
 
@@ -95,10 +94,8 @@ class ElsewhereStreamDecoder(CompatibleStreamDecoder):
         return choice
 
 
-def named_by_theirs(data: bytes, body: dict[str, Any]) -> set[int]:
-    """The positions of choices in a whole answer whose thoughts have another name. `data`: the undecoded body."""
-    if _THEIRS_IN_JSON not in data:
-        return set()
+def named_by_theirs(body: dict[str, Any]) -> set[int]:
+    """The positions of choices in a whole answer whose thoughts have another name."""
     choices = body.get("choices")
     return {place for place, each in enumerate(choices if isinstance(choices, list) else []) if _is_theirs(_said(each))}
 

@@ -139,7 +139,7 @@ class ChunkWriter:
         body = {**self._head, "choices": [choice]}
         if self._include_usage:
             body["usage"] = None
-        return b"data: " + encode(body) + b"\n\n"
+        return b"data: %b\n\n" % encode(body)
 
 
 def _joined(pieces: Sequence[str], between: bytes) -> bytes:
@@ -158,4 +158,4 @@ def whole(response: ChatResponse, completion_id: str, model: str, created: int, 
 
 def sse(value: object) -> bytes:
     """One server-sent event: a `data:` line with LF line ends."""
-    return b"data: " + encode(value) + b"\n\n"
+    return b"data: %b\n\n" % encode(value)

@@ -3,6 +3,15 @@
 from proxy.server.http1.connections import Connections, Limits
 from proxy.server.http1.peer import Peer, peer_of
 from proxy.server.http1.protocol import HTTP1Protocol
-from proxy.server.http1.system import give_back, most_connections
+from proxy.server.http1.system import give_back, map_large_blocks, most_connections
 
-__all__ = ["Connections", "HTTP1Protocol", "Limits", "Peer", "give_back", "most_connections", "peer_of"]
+__all__ = [
+    "Connections",
+    "HTTP1Protocol",
+    "Limits",
+    "Peer",
+    "give_back",
+    "map_large_blocks",
+    "most_connections",
+    "peer_of",
+]
