@@ -136,12 +136,15 @@ def _folded(line: str) -> str:
     """The line with ordinary words in lower case. Names like iPhone, acronyms of two or three letters, units after a
     number and everything with digits or signs in it keep their case: `5 m` is not `5 M`.
     """
+    if line.islower():
+        return line
     words = line.split(" ")
     after_number = False
     for place, word in enumerate(words):
-        found = _WORD.fullmatch(word)
-        if found and not after_number and _is_ordinary(found[1], is_first=place == 0):
-            words[place] = word.lower()
+        if not (after_number or word.islower()):
+            found = _WORD.fullmatch(word)
+            if found and _is_ordinary(found[1], is_first=place == 0):
+                words[place] = word.lower()
         after_number = word[-1:].isdigit()
     return " ".join(words)
 

@@ -33,9 +33,9 @@ class Vote(Struct, frozen=True):
     is_usable: bool = True
 
 
-def vote_of(reply: Reply, tools: Collection[str] = ()) -> Vote | None:
+def vote_of(reply: Reply, tools: Collection[str] = (), forms: dict[str, str] | None = None) -> Vote | None:
     """The vote of a member; None if it failed, or for an empty answer. `tools`: the names of the tools that the client
-    offers.
+    offers. `forms`: canonical forms of texts, to which that of this answer is added: members often say the same.
     """
     message = reply.message
     if calls := calls_of(message):
@@ -50,14 +50,17 @@ def vote_of(reply: Reply, tools: Collection[str] = ()) -> Vote | None:
     choices = (reply.response or {}).get("choices") or [{}]
     if choices[0].get("finish_reason") in _CUT:
         return Vote(f"cut {exact}", exact, f"{shortened(text)} (cut off)")
-    return Vote(f"text {canonical(text)}", exact, shortened(text))
+    forms = {} if forms is None else forms
+    if (form := forms.get(text)) is None:
+        form = forms[text] = canonical(text)
+    return Vote(f"text {form}", exact, shortened(text))
 
 
-async def vote_soon(reply: Reply, tools: Collection[str]) -> Vote | None:
+async def vote_soon(reply: Reply, tools: Collection[str], forms: dict[str, str]) -> Vote | None:
     """The vote of a member; that of a large answer is read in a thread."""
     if size_of(reply) <= LARGE:
-        return vote_of(reply, tools)
-    return await asyncio.to_thread(vote_of, reply, tools)
+        return vote_of(reply, tools, forms)
+    return await asyncio.to_thread(vote_of, reply, tools, forms)
 
 
 def size_of(reply: Reply) -> int:

@@ -108,11 +108,12 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         """All replies; with `early_stop` those that arrived before the vote was settled."""
         votes: list[tuple[Reply, Vote | None]] = []
         ballots: list[Ballot] = []
+        forms: dict[str, str] = {}
         tools = tools_of(panel.request)
         rule, needed, seats = self._rule(panel), self.quorum(len(panel.seats)), panel.seats
         async with aclosing(panel.replies(seats)) as coming:
             async for reply in coming:
-                votes.append((reply, await vote_soon(reply, tools)))
+                votes.append((reply, await vote_soon(reply, tools, forms)))
                 ballots = ballots_of(votes)
                 found = count(ballots, by_source=self.counts_a_deployment_once)
                 answered = sum(each.response is not None for each, _ in votes)

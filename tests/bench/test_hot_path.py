@@ -38,7 +38,7 @@ INSTRUCTIONS = {
     ("claude/fast(n_tokens=200)", True): 39_932,
     ("auto:code", False): 15_045,
     ("auto", False): 18_996,
-    ("ensemble:three", False): 49_051,
+    ("ensemble:three", False): 48_141,
 }
 
 
