@@ -47,6 +47,7 @@ def _row(attempt: Attempt) -> dict[str, Any]:
         "outcome": end.outcome.value if end else "open",
         "status": end.status if end else attempt.status,
         "code": end.error_code if end else None,
+        "message": end.notes.message if end else None,
         "input_tokens": tokens.prompt,
         "cached_tokens": tokens.cache_read,
         "output_tokens": tokens.output,
