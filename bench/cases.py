@@ -11,7 +11,10 @@ from msgspec import Struct
 _QUESTION = "one two three " * 20
 _LONG = "Some of a long text. " * 4_900  # 100 kB
 _PICTURE_BYTES = 5_000_000
-_HINT_QUESTION = "Write a function that adds two numbers and returns their sum. " * 4
+NUMBER = b"0000000"  # in a question: the load puts another one into each request
+_HINT_QUESTION = (
+    "Write a function that adds two numbers and returns their sum. " * 4 + f"Call it add_{NUMBER.decode()}."
+)
 
 
 class Case(Struct, frozen=True):
