@@ -25,6 +25,11 @@ class StreamWriter(Protocol):
     """Writes the frames of one stream."""
 
     @property
+    def held(self) -> int:
+        """About how many bytes later frames may repeat of what was said."""
+        ...
+
+    @property
     def keep_alive(self) -> bytes:
         """The frame sent while the client waits. Must not change the writer: several clients may get the same frame."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -26,19 +26,19 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.conditions import marked
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
+from proxy.pipeline.frames import last_frames, sink_of
 from proxy.pipeline.labels import labels
 from proxy.pipeline.off_loop import LARGE_BYTES, take_apart
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import CallOutput, RunningCall, deadline_passed, stopping
 from proxy.pipeline.seating import Seated
 from proxy.pipeline.timing import Clock
-from proxy.routing.ask import Sink
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.named import named
 from proxy.routing.plan import plan
 from proxy.routing.stored_facts import decided
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
@@ -214,7 +214,7 @@ class Pipeline:
     async def _ask_panel(self, running: RunningCall, seated: Seated) -> bytes:
         """The answer of an ensemble: its body, or the last frames of its stream."""
         call, request = running.call, cast(ChatRequest, running.call.request)
-        sink = _sink(running.writer, running.sink) if request.stream else None
+        sink = sink_of(running.writer, running.sink, self._off_loop) if request.stream else None
         if sink is not None and call.text is not None:
             sink = call.text.folding(sink)
         answer = await panel.answered(self._dispatcher, call, seated, sink)
@@ -229,12 +229,12 @@ class Pipeline:
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
         if answer.response is None or sink is not None:
-            return running.writer.tail(call.usage())
+            return await last_frames(running.writer, call.usage(), running.sink, self._off_loop)
         return await self._off_loop.run(call.answer_bytes, partial(running.format.whole, call, answer.response))
 
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: CallOutput) -> bytes:
         """Writes all frames except the last ones, which it returns."""
-        sink = _sink(writer, output)
+        sink = sink_of(writer, output, self._off_loop)
         request = cast(ChatRequest, call.request)
         heard = sink if call.text is None else call.text.folding(sink)
         answer = await self._dispatcher.stream(call, route, heard, call.gate, request)
@@ -243,7 +243,7 @@ class Pipeline:
         messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
-        return writer.tail(call.usage())
+        return await last_frames(writer, call.usage(), output, self._off_loop)
 
     async def _fail(self, call: Call, error: BaseException) -> BaseException:
         """Settles a call that failed or was cancelled. Returns the error for its reader."""
@@ -299,16 +299,6 @@ class Pipeline:
             await running.ended()
         if self._late is not None:
             self._late.close()
-
-
-def _sink(writer: StreamWriter, output: CallOutput) -> Sink:
-    """Writes the frames of chunks."""
-
-    def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:
-        frames = writer.write(batch)
-        return output.write(frames) if frames else None
-
-    return sink
 
 
 def _outcome(error: ProxyError) -> Outcome:

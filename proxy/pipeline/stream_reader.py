@@ -225,8 +225,27 @@ def _says_something(chunk: ChatChunk) -> bool:
 def in_turns(chunks: list[Any]) -> Iterator[list[ChatChunk]]:
     """The same chunks, of which each is written in a turn of its own, and a long text in several."""
     for chunk in chunks:
-        if type(chunk) is TextChunk and len(chunk.text) > LARGE_BYTES:
-            for at in range(0, len(chunk.text), LARGE_BYTES):
-                yield [cast(ChatChunk, TextChunk(chunk.index, chunk.text[at : at + LARGE_BYTES]))]
-        else:
-            yield [chunk]
+        index, text = _only_text(chunk)
+        at = 0
+        while len(text) - at > LARGE_BYTES:
+            yield [cast(ChatChunk, TextChunk(index, text[at : at + LARGE_BYTES]))]
+            at += LARGE_BYTES
+        yield [_with_text(chunk, text[at:]) if at else chunk]
+
+
+def _only_text(chunk: Any) -> tuple[int, str]:
+    """The choice and the text of a chunk that says nothing else; no text for any other chunk."""
+    if type(chunk) is TextChunk:
+        return chunk.index, chunk.text
+    choices = chunk["choices"]
+    delta = (choices[0].get("delta") or {}) if len(choices) == 1 else {}
+    if not delta or not delta.keys() <= {"role", "content"}:
+        return 0, ""
+    return choices[0].get("index", 0), delta.get("content") or ""
+
+
+def _with_text(chunk: Any, text: str) -> ChatChunk:
+    if type(chunk) is TextChunk:
+        return cast(ChatChunk, TextChunk(chunk.index, text))
+    (choice,) = chunk["choices"]
+    return cast(ChatChunk, {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": text}}]})

@@ -383,3 +383,15 @@ def test_a_long_text_is_written_in_turns():
     long = [turn[0] for turn in turns[1:-1]]
     assert {each.index for each in long} == {1} and max(len(each.text) for each in long) == LARGE_BYTES
     assert "".join(each.text for each in long) == text
+
+
+def test_a_long_text_beside_other_things_is_written_in_turns_too():
+    """What came with it comes with its last part; a text beside thoughts stays as it is."""
+    text, finish = "\u6f22\u5b57 " * 200_000, {"finish_reason": "stop", "logprobs": None}
+    chunk: Any = {"id": "a", "choices": [{"index": 2, "delta": {"role": "assistant", "content": text}, **finish}]}
+    *parts, (last,) = cast(Any, list(in_turns([chunk])))
+    (choice,) = last["choices"]
+    assert last["id"] == "a" and {name: choice[name] for name in finish} == finish
+    assert "".join(part.text for (part,) in parts) + choice["delta"]["content"] == text
+    beside: Any = {"choices": [{"index": 0, "delta": {"content": text, "reasoning_content": "x"}}]}
+    assert list(in_turns([beside])) == [[beside]]

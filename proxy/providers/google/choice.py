@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from typing import Any, NamedTuple
 
@@ -15,7 +13,8 @@ from proxy.providers.google.grounding import queries, url_citations
 from proxy.providers.google.own_parts import CODE, note
 from proxy.providers.google.wire import Blob, Candidate, FunctionCall, Logprobs, Part, Token
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import encode
+from proxy.schema.json_writing import text_of, write_large
+from proxy.schema.long_text import base64_text, concatenated, from_base64, joined_bytes
 
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
 _FILTERED = (
@@ -110,7 +109,7 @@ class ChoiceDecoder:
         in_pieces = call.will_continue is True or call.partial_args is not None
         if call.name:
             deltas += self._close_call()
-            arguments = "" if in_pieces else encode(call.args or {}).decode()
+            arguments = "" if in_pieces else text_of(call.args or {})
             deltas.append({"tool_calls": [self._opening(call, arguments, signature)]})
             self._calls += 1
             self._open = Arguments() if in_pieces else None
@@ -135,14 +134,14 @@ class ChoiceDecoder:
         """
         given = call.id
         if not given:
-            made_of = self._answer_id or hashlib.sha256(encode([call.name, call.args, signature])).hexdigest()[:20]
+            made_of = self._answer_id or hashlib.sha256(write_large([call.name, call.args, signature])).hexdigest()[:20]
             given = f"call_{made_of}_{self._index}_{self._calls}"
         return self._ids.unique(given, self._calls)
 
     def _close_call(self) -> list[dict[str, Any]]:
         if self._open is None:
             return []
-        function = {"arguments": encode(self._open.whole()).decode()}
+        function = {"arguments": text_of(self._open.whole())}
         self._open = None
         return [{"tool_calls": [{"index": self._calls - 1, "function": function}]}]
 
@@ -228,7 +227,7 @@ def _media(media: list[_Medium], answer_id: str) -> dict[str, Any]:
     if images:
         delta["images"] = [_image(each) for each in images]
     if sounds:
-        data = base64.b64encode(b"".join(_decoded(blob.data) for blob in sounds)).decode()
+        data = base64_text(joined_bytes([_decoded(blob.data) for blob in sounds]))
         sound = {"id": f"audio_{answer_id}", "data": data, "expires_at": 0, "transcript": ""}
         delta["audio"] = {**sound, "mime_type": sounds[0].mime_type}
     if others:
@@ -237,7 +236,7 @@ def _media(media: list[_Medium], answer_id: str) -> dict[str, Any]:
 
 
 def _image(medium: _Medium) -> dict[str, Any]:
-    url = f"data:{medium.blob.mime_type};base64,{medium.blob.data}"
+    url = concatenated(f"data:{medium.blob.mime_type};base64,", medium.blob.data)
     image: dict[str, Any] = {"type": "image_url", "image_url": {"url": url}}
     if medium.signature:
         image["extra_content"] = {"google": {"thought_signature": medium.signature}}
@@ -246,8 +245,8 @@ def _image(medium: _Medium) -> dict[str, Any]:
 
 def _decoded(data: str) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+        return from_base64(data)
+    except ValueError:
         raise UpstreamError("The provider's answer has audio that is not base64.", upstream_status=200) from None
 
 

@@ -31,6 +31,7 @@ class ChunkWriter:
     """
 
     keep_alive = b": ping\n\n"
+    held = 0
 
     def __init__(
         self,

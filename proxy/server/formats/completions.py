@@ -198,6 +198,7 @@ class TextWriter:
     """
 
     keep_alive = b": ping\n\n"
+    held = 0
 
     def __init__(self, head: Callable[[], dict[str, Any]], include_usage: bool, extras: Callable[[], Any]) -> None:
         self._make_head = head

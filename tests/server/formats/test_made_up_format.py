@@ -29,6 +29,7 @@ from tests.upstream import FakeUpstream
 
 class LinesWriter:
     keep_alive = b"~\n"
+    held = 0
 
     def __init__(self, call: Call) -> None:
         self.call = call

@@ -128,6 +128,7 @@ class EventWriter(CutShort):
     """Writes one stream. `hides_thoughts`: the client wants none."""
 
     keep_alive = PING
+    held = 0
 
     def __init__(self, call: Call, stops: list[str], *, hides_thoughts: bool) -> None:
         self._call = call

@@ -48,7 +48,7 @@ def response_of(call: Call, answer: ChatResponse) -> dict[str, Any]:
     names = call.request.names if isinstance(call.request, ResponsesRequest) else {}
     output = Output(call.id, names, _silent)
     output.add_whole(answer)
-    return Envelope(call).ended(output.end(), output.finish_reason, call.usage(), output.extras)
+    return Envelope(call).ended(output.end(), output.finish_reason, call.usage(), output.extras, call.answer_bytes)
 
 
 def _silent(kind: str, fields: dict[str, Any]) -> None:

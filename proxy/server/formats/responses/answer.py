@@ -47,15 +47,19 @@ class Envelope:
         """The object before any output."""
         return self._response("in_progress", [])
 
-    def ended(self, output: list[dict[str, Any]], reason: str | None, usage: Usage, extras: Any) -> dict[str, Any]:
-        """The object at the end. `reason`: the finish_reason. `extras`: fields of the vendor's own answer."""
+    def ended(
+        self, output: list[dict[str, Any]], reason: str | None, usage: Usage, extras: Any, size: int
+    ) -> dict[str, Any]:
+        """The object at the end. `reason`: the finish_reason. `extras`: fields of the vendor's own answer. `size`: of
+        the output, about how many bytes.
+        """
         why = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reason or "")
         response = self._response("incomplete" if why else "completed", output)
         response["incomplete_details"] = {"reason": why} if why else None
         response["completed_at"] = None if why else int(self._call.clock.unix_ns() // 1_000_000_000)
         response["usage"] = usage_of(usage)
-        if self._asked.get("store") is not False and self._call.answer_bytes <= MAX_STATE_BYTES:
-            self._call.referable = answer_name(self._call.id), kept(output, self._call.answer_bytes)
+        if self._asked.get("store") is not False and len(data := kept(output, size)) <= MAX_STATE_BYTES:
+            self._call.referable = answer_name(self._call.id), data
         if isinstance(extras.get("service_tier"), str):
             response["service_tier"] = extras["service_tier"]
         return {**response, **trace(self._call)}

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from proxy.providers.base.content import REASONING_FIELD
-from proxy.schema.json import encode
+from proxy.schema.json_writing import write_large
+from proxy.schema.long_text import base64_text, concatenated
 
 _MARK = "mmp1."
 # Fields of a message that some vendor needs back, with the type of their values.
@@ -39,7 +40,7 @@ def packed(fields: Mapping[str, Any], calls: Mapping[str, Any]) -> str:
     state = {name: fields[name] for name in FIELDS if fields.get(name)}
     if calls:
         state[_CALLS] = dict(calls)
-    return _MARK + base64.urlsafe_b64encode(encode(state)).decode()
+    return concatenated(_MARK, base64_text(write_large(state), base64.urlsafe_b64encode))
 
 
 def is_ours(content: object) -> bool:

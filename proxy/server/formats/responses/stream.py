@@ -11,7 +11,8 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.native import with_whole_events
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import ProxyError
-from proxy.schema.json import encode
+from proxy.schema.json import encode, encode_sized
+from proxy.schema.long_text import joined_bytes
 from proxy.schema.usage import Usage
 from proxy.server.formats.responses.answer import Envelope, native_of
 from proxy.server.formats.responses.output import Output
@@ -20,9 +21,10 @@ from proxy.server.formats.responses.request import ResponsesRequest
 
 
 class EventWriter:
-    """Writes one stream."""
+    """Writes one stream. `held`: characters that were said, which the ends of items repeat."""
 
     def __init__(self, call: Call) -> None:
+        self.held = 0
         self._call = call
         self._envelope = Envelope(call)
         self._frames: list[bytes] = []
@@ -59,7 +61,7 @@ class EventWriter:
             return with_whole_events(native.tail())
         output = self._begun()
         items = output.end()
-        response = self._envelope.ended(items, output.finish_reason, usage, output.extras)
+        response = self._envelope.ended(items, output.finish_reason, usage, output.extras, self.held)
         self._emit(f"response.{response['status']}", {"response": response})
         return self._taken()
 
@@ -98,17 +100,21 @@ class EventWriter:
             head, _, tail = frame.partition(b'"sequence_number":0')
             self._text = (said, head + b'"sequence_number":', tail.rpartition(b'"delta":""')[0] + b'"delta":')
         said.note(text)
+        self.held += len(text)
         _, head, middle = self._text
         self._frames += (head, b"%d" % self._number, middle, encode(text), b"}\n\n")
         self._number += 1
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
-        self._frames.append(_event(kind, self._number, fields))
+        data = encode_sized({"type": kind, "sequence_number": self._number, **fields}, self.held)
+        if isinstance(said := fields.get("delta"), str):
+            self.held += len(said)
+        self._frames += (b"event: ", kind.encode(), b"\ndata: ", data, b"\n\n")
         self._number += 1
 
     def _taken(self) -> bytes:
         frames, self._frames = self._frames, []
-        return b"".join(frames)
+        return joined_bytes(frames)
 
 
 def _event(kind: str, number: int, fields: dict[str, Any]) -> bytes:
