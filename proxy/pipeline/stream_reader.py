@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 from proxy.pipeline.attempt import Attempt
@@ -224,13 +225,21 @@ def _says_something(chunk: ChatChunk) -> bool:
 
 def in_turns(chunks: list[Any]) -> Iterator[list[ChatChunk]]:
     """The same chunks, of which each is written in a turn of its own, and a long text in several."""
-    for chunk in chunks:
+    for chunk in chain.from_iterable(map(_by_choice, chunks)):
         index, text = _only_text(chunk)
         at = 0
         while len(text) - at > LARGE_BYTES:
             yield [cast(ChatChunk, TextChunk(index, text[at : at + LARGE_BYTES]))]
             at += LARGE_BYTES
         yield [_with_text(chunk, text[at:]) if at else chunk]
+
+
+def _by_choice(chunk: Any) -> list[Any]:
+    """A chunk of each entry of a chunk with several; usage stays with the last."""
+    if type(chunk) is TextChunk or len(choices := chunk["choices"]) < 2:
+        return [chunk]
+    others = {name: value for name, value in chunk.items() if name != "usage"}
+    return [*({**others, "choices": [each]} for each in choices[:-1]), {**chunk, "choices": choices[-1:]}]
 
 
 def _only_text(chunk: Any) -> tuple[int, str]:

@@ -52,6 +52,6 @@ def from_base64(text: str) -> bytes:
     return joined_bytes([base64.b64decode(part, validate=True) for part in parts])
 
 
-def concatenated(head: str, text: str) -> str:
-    """What `head + text` returns."""
-    return joined([head, *(text[at : at + _STEP] for at in range(0, len(text), _STEP))])
+def concatenated(head: str, text: str, at: int = 0) -> str:
+    """What `head + text[at:]` returns."""
+    return joined([head, *(text[begin : begin + _STEP] for begin in range(at, len(text), _STEP))])

@@ -395,3 +395,5 @@ def test_a_long_text_beside_other_things_is_written_in_turns_too():
     assert "".join(part.text for (part,) in parts) + choice["delta"]["content"] == text
     beside: Any = {"choices": [{"index": 0, "delta": {"content": text, "reasoning_content": "x"}}]}
     assert list(in_turns([beside])) == [[beside]]
+    two: Any = {"choices": [{"index": 0, "delta": {"content": "x"}}, {"index": 0, "delta": {}}], "usage": {}}
+    assert list(in_turns([two])) == [[{"choices": [two["choices"][0]]}], [{**two, "choices": two["choices"][1:]}]]

@@ -22,6 +22,7 @@ def test_long_data_equals_what_one_call_returns(size: int) -> None:
     assert base64_text(data) == text and from_base64(text) == data
     assert base64_text(data, base64.urlsafe_b64encode) == base64.urlsafe_b64encode(data).decode()
     assert concatenated("head,", text) == "head," + text
+    assert concatenated("head,", text, 7) == "head," + text[7:]
 
 
 @pytest.mark.parametrize("text", ["A", "A===", "AA=A", "é" * 4, "A" * 786_430 + "==" + "A" * 8])

@@ -12,11 +12,13 @@ from typing import Any, cast
 from proxy.providers.base.answers import listed, mapping, objects
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
+from proxy.schema.long_text import concatenated
 from proxy.server.formats.responses import state
 from proxy.server.formats.responses.parts import Called, Emit, Item, Said, Thought, flat_citations
 from proxy.server.formats.responses.references import item_id
 from proxy.server.formats.responses.tools import Named
 
+_BASE64, _MAX_HEAD = ";base64,", 256  # of a data URL
 _THOUGHTS = "thinking_blocks"  # the state that comes with the reasoning itself
 _LATE = (*(name for name in state.FIELDS if name != _THOUGHTS), "images")
 
@@ -191,9 +193,11 @@ class Output:
             self._picture(image)
 
     def _picture(self, image: Item) -> None:
-        head, comma, data = str(mapping(image.get("image_url")).get("url")).partition(";base64,")
+        url = str(mapping(image.get("image_url")).get("url"))
+        head, comma, _ = url[:_MAX_HEAD].partition(_BASE64)
         if not comma:
             return
+        data = concatenated("", url, len(head + comma))
         place, form = {"output_index": len(self.items)}, head.rpartition("/")[2]
         item = {"id": self._id("ig"), "type": "image_generation_call", "status": "completed"}
         item |= {"result": data, "output_format": form}
