@@ -6,7 +6,7 @@ extra fields pass untouched, and a pass-through stream costs one decode and one 
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any, Self, TypedDict
 
 from msgspec import Struct, structs
@@ -229,3 +229,12 @@ class ChatResponse(TypedDict, total=False):
     model: str
     choices: list[Choice]
     usage: UsageReport
+
+
+def by_piece(chunks: Iterable[Any]) -> Iterator[Any]:
+    """The same chunks, with one for each event that added a text."""
+    for chunk in chunks:
+        if type(chunk) is TextChunk and chunk.pieces:
+            yield from (TextChunk(chunk.index, piece) for piece in chunk.pieces)
+        else:
+            yield chunk

@@ -128,6 +128,8 @@ def asked(path: str, model: str, is_stream: bool) -> bytes:
     if path == "/v1/messages":
         tool = {"name": "look", "input_schema": {"type": "object"}}
         fields |= {"max_tokens": 4_000, "messages": [{"role": "user", "content": "hi"}], "tools": [tool]}
+    elif path == "/v1/completions":
+        fields |= {"prompt": "hi"}
     elif path == "/v1/responses":
         fields |= {"input": "hi", "tools": [{"type": "function", **function}]}
     else:

@@ -17,7 +17,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.trace import trace
 from proxy.providers.base.answers import listed, mapping
 from proxy.providers.compatible import COMPLETIONS
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, StreamOptions
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, StreamOptions, by_piece
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
@@ -211,7 +211,7 @@ class TextWriter:
     def write(self, chunks: list[ChatChunk]) -> bytes:
         self._head = self._head or self._make_head()
         frames: list[bytes] = []
-        for chunk in chunks:
+        for chunk in by_piece(chunks):
             for choice in chunk.get("choices", []):
                 index, reason = choice.get("index", 0), choice.get("finish_reason")
                 if reason:

@@ -19,7 +19,7 @@ from proxy.pipeline.format import CutShort
 from proxy.pipeline.native import NativeAnswer, with_whole_events
 from proxy.pipeline.trace import trace
 from proxy.providers.base.content import arguments
-from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
+from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk, by_piece
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.usage import Usage
@@ -151,7 +151,7 @@ class EventWriter(CutShort):
             return said
         frames: list[bytes] = []
         each: Any
-        for each in chunks:
+        for each in by_piece(chunks):
             if type(each) is TextChunk:
                 if each.index == 0:
                     self._text(frames, each.text)

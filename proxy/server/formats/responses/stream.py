@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import with_whole_events
-from proxy.schema.chat import ChatChunk, TextChunk
+from proxy.schema.chat import ChatChunk, TextChunk, by_piece
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode, encode_sized
 from proxy.schema.long_text import joined_bytes
@@ -49,7 +49,7 @@ class EventWriter:
             return said
         output = self._begun()
         each: Any
-        for each in chunks:
+        for each in by_piece(chunks):
             if type(each) is not TextChunk:
                 output.add(each)
             elif each.index == 0:
