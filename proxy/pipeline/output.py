@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from math import inf
 
 MAX_BUFFERED_BYTES = 16 * 1024  # less than one piece of a fast upstream: the next one waits until this one is sent
 
@@ -11,6 +13,9 @@ class Output:
     """One reader; the writers are the attempts of one call.
 
     Back-pressure: a full buffer blocks the writers, and so their upstreams.
+
+    `push(frames)`, if there is one, sends frames at once, or returns False if it cannot. It is used while the reader
+    waits and nothing is buffered, which saves a switch of tasks for each piece of a stream.
     """
 
     def __init__(self, limit: int = MAX_BUFFERED_BYTES) -> None:
@@ -22,6 +27,8 @@ class Output:
         self._is_discarded = False
         self._reader: asyncio.Future[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
+        self._pushed_at = -inf
+        self.push: Callable[[bytes], bool] | None = None
 
     @property
     def is_discarded(self) -> bool:
@@ -34,6 +41,9 @@ class Output:
         Each writer gets its own future: cancelling it does not affect the others.
         """
         if self._is_discarded:
+            return None
+        if self.push is not None and self._is_awaited and self.push(frames):
+            self._pushed_at = asyncio.get_running_loop().time()
             return None
         self._pieces.append(frames)
         self._size += len(frames)
@@ -61,15 +71,19 @@ class Output:
         self.end(error=error)
 
     async def wait(self, timeout_s: float) -> bool:
-        """True once there is something to read, including the end; False after `timeout_s`."""
-        if self._pieces or self._is_ended:
-            return True
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
-        try:
-            await self._next_write()
-        finally:
-            timer.cancel()
-        return bool(self._pieces) or self._is_ended
+        """True once there is something to read, including the end; False if nothing was written for `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while not self._pieces and not self._is_ended:
+            timer = loop.call_at(until, self._give_up)
+            try:
+                await self._next_write()
+            finally:
+                timer.cancel()
+            if not self._pieces and not self._is_ended and self._pushed_at + timeout_s <= until:
+                return False
+            until = self._pushed_at + timeout_s
+        return True
 
     async def read(self) -> bytes:
         """Everything written so far; `b""` at the end. Raises the error that ended the output."""
@@ -86,6 +100,11 @@ class Output:
     def _wake_writers(self) -> None:
         while self._writers:
             _wake(self._writers.pop())
+
+    @property
+    def _is_awaited(self) -> bool:
+        """True while the reader waits for the next write."""
+        return self._reader is not None and not self._reader.done() and not self._pieces
 
     def _give_up(self) -> None:
         _wake(self._reader)

@@ -92,10 +92,12 @@ class ModelCalls:
                 running = pipeline.start(call, route, format)
                 try:
                     with LeaveWatch(scope, receive, running.leave):
+                        peer = peer_of(scope) if alone else Peer()
                         if call.request.stream:
+                            running.output.push = peer.push
                             await self._stream(pipeline, running, scope, send)
                         else:
-                            await self._whole(pipeline, running, peer_of(scope) if alone else Peer(), send)
+                            await self._whole(pipeline, running, peer, send)
                 finally:
                     running.stop()
         except BodyTooLarge as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, TextChunk, by_piece
+from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, TextChunk
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.usage import Usage
@@ -57,12 +57,12 @@ class ChunkWriter:
         heads = self._text_heads
         each: Any
         for each in chunks:
-            if type(each) is TextChunk and each.index in self._started:
+            if type(each) is TextChunk:
+                if each.index not in self._started:
+                    frames.append(self._opening(each.index))
                 head = heads.get(each.index) or self._text_head(each.index)
                 between = self._text_end + head
                 frames += (head, _joined(each.pieces, between) if each.pieces else encode(each.text), self._text_end)
-            elif type(each) is TextChunk and each.pieces:
-                frames.append(self.write([*by_piece([each])]))
             else:
                 frames += [self._frame(choice, each) for choice in each.get("choices", [])]
         return b"".join(frames)

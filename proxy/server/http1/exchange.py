@@ -34,6 +34,8 @@ class Wire(Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]: ...
     @property
     def is_writable(self) -> bool: ...
+    @property
+    def is_bursting(self) -> bool: ...
     def write(self, data: bytes | memoryview) -> None: ...
     def close(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -53,7 +55,7 @@ class Exchange:
 
     def __init__(self, wire: Wire, scope: Any, *, keep_alive: bool = False, expects_continue: bool = False) -> None:
         self.scope = scope
-        self.peer = Peer(self.answer)
+        self.peer = Peer(self.answer, self.push)
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
         self.starts_early = expects_continue  # the application may refuse the body, or must ask for it
@@ -215,6 +217,16 @@ class Exchange:
             wire.write(head)
             wire.write(body)
         self._finish()
+        return True
+
+    def push(self, piece: bytes) -> bool:
+        """`Peer.push`. Only what can leave now: the rest waits in `send`, and with it the writer."""
+        wire = self._wire
+        if self._is_head or self.complete or not self.started or self._left is not None:
+            return False
+        if wire.is_bursting or not wire.is_writable:
+            return False
+        self._write_body(piece, more=True)
         return True
 
     def answer_error(self, error: ProxyError, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

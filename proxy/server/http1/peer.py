@@ -25,17 +25,27 @@ def _no_answer(_lines: bytes, _body: bytes) -> bool:
     return False
 
 
+def _no_push(_piece: bytes) -> bool:
+    return False
+
+
 class Peer:
     """One request's client. Its callbacks run at most once, and never after the answer is complete.
 
     `answer(lines, body)` sends a whole 200 answer in one write, without ASGI's two messages; `lines` are all its
-    headers except `content-length` and those of the server. False: it cannot, and the answer must use ASGI.
+    headers except `content-length` and those of the server. `push(piece)` sends a part of a body that has begun.
+    False: it cannot, and ASGI must be used, which waits for a slow client.
     """
 
-    __slots__ = ("_callbacks", "answer", "gone")
+    __slots__ = ("_callbacks", "answer", "gone", "push")
 
-    def __init__(self, answer: Callable[[bytes, bytes], bool] = _no_answer) -> None:
+    def __init__(
+        self,
+        answer: Callable[[bytes, bytes], bool] = _no_answer,
+        push: Callable[[bytes], bool] = _no_push,
+    ) -> None:
         self.answer = answer
+        self.push = push
         self.gone = False
         self._callbacks: list[Callback] | None = None
 
@@ -56,7 +66,7 @@ class Peer:
         if self.gone:
             return
         self.gone = True
-        self.answer = _no_answer
+        self.answer, self.push = _no_answer, _no_push
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:
@@ -67,7 +77,7 @@ class Peer:
     def close(self) -> None:
         """Called by the protocol once the answer is complete: a disconnect no longer matters."""
         self._callbacks = None
-        self.answer = _no_answer  # breaks the reference cycle of peer and exchange
+        self.answer, self.push = _no_answer, _no_push  # breaks the reference cycle of peer and exchange
 
     def _forget(self, callback: Callback) -> None:
         if self._callbacks is not None and callback in self._callbacks:

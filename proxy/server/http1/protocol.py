@@ -73,6 +73,11 @@ class HTTP1Protocol(asyncio.Protocol):
         """True if the client reads what is written, as far as known."""
         return self._writable is None and not self.transport.is_closing()
 
+    @property
+    def is_bursting(self) -> bool:
+        """True if so much was written that the loop must turn first (`drained`)."""
+        return self._burst > _BURST_MAX
+
     # --- asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -270,7 +275,7 @@ class HTTP1Protocol(asyncio.Protocol):
         """Returns once the client reads again, or is gone. uvloop writes, and notices that the client does not read,
         only when the loop turns: so an application that never waits must let it turn.
         """
-        if self._burst > _BURST_MAX:
+        if self.is_bursting:
             self._burst = 0
             await asyncio.sleep(0)
         while self._writable is not None and not self.transport.is_closing():
