@@ -20,7 +20,7 @@ _MAX_KNOWN = 32  # vendors use about ten
 _BOM = b"\xef\xbb\xbf"
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One event: `name` is the `event:` field ("" when absent), `data` its data lines joined by LF."""
 
     name: str

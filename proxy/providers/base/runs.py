@@ -38,7 +38,7 @@ class TextRuns:
         found = list(map(_data, run))
         if not self._head or not found[0].startswith(self._head):
             self._learn(found[0], steps)
-        return self._alike(found) or _one_by_one(found, steps)
+        return self._alike(found[:]) or _one_by_one(found, steps)
 
     def _learn(self, data: bytes, steps: Steps) -> None:
         """Finds the text in an event, and makes sure by reading the event with another text."""
@@ -49,10 +49,14 @@ class TextRuns:
         self._head, self._tail = (head, tail) if is_text else (b"", b"")
 
     def _alike(self, found: list[bytes]) -> list[str]:
-        """The texts if the events differ in nothing else, read as one list; otherwise none."""
+        """The texts if the events differ in nothing else, read as one list; otherwise none. Other events at the end do
+        not count: that of a stream often comes in one piece with the last texts.
+        """
         head, tail = self._head, self._tail
         if not head:
             return []
+        while found and not (found[-1].endswith(tail) and found[-1].startswith(head)):
+            found.pop()
         begin, end = len(head), -len(tail)
         texts = [each[begin:end] for each in found]
         # Joining and comparing takes a fraction of the time of looking at each of them, or of searching in all.
