@@ -19,14 +19,21 @@ from proxy.server.http1.peer import Peer
 ABORT = "http.response.abort"  # our own ASGI message: close the connection without the end of the answer
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
 _JOINED_BYTES = 64 * 1024  # a longer body is not copied
+_HELD_BYTES = 4 * 1024  # so little waits for what is written next in the same turn of the loop
 _SLICE_BYTES = 1024 * 1024  # of a body sent in one turn of the loop; asyncio copies what the socket does not accept
 _NO_BODY = (204, 304)
+_LAST_CHUNK = b"0\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _chunk(body: bytes | memoryview) -> bytes:
+    return b"".join((b"%x\r\n" % len(body), body, b"\r\n"))
 
 
 class Wire(Protocol):
     """An exchange's interface to its connection."""
 
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     connections: Connections
 
@@ -48,7 +55,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunked", "_event_stream", "_is_head", "_is_read", "_left", "_news", "_pieces", "_unread", "_wire",
+        "_chunked", "_event_stream", "_held", "_is_head", "_is_read", "_left", "_news", "_pieces", "_unread", "_wire",
         "complete", "expects_continue", "keep_alive", "peer", "returned", "scope", "size", "started",
         "starts_early", "task", "whole",
     )  # fmt: skip
@@ -69,6 +76,7 @@ class Exchange:
         self._is_head = scope["method"] == "HEAD"
         self._chunked = False
         self._event_stream = False
+        self._held = b""  # not yet written
         self._left: int | None = None  # bytes of the answer's body that are missing from its declared length
         self._pieces: list[bytes] = []
         self._unread = 0
@@ -127,6 +135,7 @@ class Exchange:
         self.returned = True
         self._pieces.clear()
         if not self.complete:  # no reader is left for the rest
+            self._flush()
             self._wire.close()
 
     async def _cut(self, error: ProxyError) -> None:
@@ -187,6 +196,7 @@ class Exchange:
             if more:  # before the application produces the next piece, not after
                 await self._wire.drained()
         elif kind == ABORT:
+            self._flush()
             self.leave()
             self._wire.close()
         else:
@@ -226,7 +236,7 @@ class Exchange:
             return False
         if wire.is_bursting or not wire.is_writable:
             return False
-        self._write_body(piece, more=True)
+        wire.write(self._with_held(_chunk(piece) if self._chunked else piece))
         return True
 
     def answer_error(self, error: ProxyError, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -267,20 +277,48 @@ class Exchange:
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("a header holds a line end")
         self.started = True
-        self._wire.write(head + b"\r\n")
+        self._hold(head + b"\r\n")
+
+    def _hold(self, data: bytes) -> None:
+        """Writes at the end of this turn of the loop, or with what is written before: each write is a system call."""
+        if not self._held:
+            self._wire.loop.call_soon(self._flush)
+        self._held += data
+        if len(self._held) > _HELD_BYTES:
+            self._flush()
+
+    def _with_held(self, data: bytes | memoryview) -> bytes | memoryview:
+        """What is to be written, with what waited for it. Large data is not copied."""
+        if self._held and len(data) > _JOINED_BYTES:
+            self._flush()
+        if not self._held:
+            return data
+        held, self._held = self._held, b""
+        return held + data
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._wire.write(held)
 
     def _write_body(self, body: bytes | memoryview, *, more: bool) -> None:
         if self._is_head:
             self._left = 0
+            self._flush()
         elif self._chunked:
-            framed = b"".join((b"%x\r\n" % len(body), body, b"\r\n")) if body else b""
-            self._wire.write(framed if more else framed + b"0\r\n\r\n")
+            chunk = _chunk(body) if body else b""
+            if not more:
+                self._wire.write(self._with_held(chunk + _LAST_CHUNK))
+            elif len(chunk) <= _HELD_BYTES:
+                self._hold(chunk)
+            else:
+                self._wire.write(self._with_held(chunk))
         else:
             if self._left is not None:
                 self._left -= len(body)
                 if self._left < 0:
                     raise RuntimeError("the answer is longer than its content-length")
-            self._wire.write(body)
+            self._wire.write(self._with_held(body))
         if more:
             return
         if self._left:

@@ -72,8 +72,12 @@ class AnswerReader:
 
     def take(self) -> bytes:
         """The part of the body that has arrived, at most MAX_PIECE_BYTES."""
-        piece = bytes(self.body[:MAX_PIECE_BYTES])
-        del self.body[:MAX_PIECE_BYTES]
+        if len(self.body) <= MAX_PIECE_BYTES:
+            piece = bytes(self.body)
+            self.body.clear()
+        else:
+            piece = bytes(self.body[:MAX_PIECE_BYTES])
+            del self.body[:MAX_PIECE_BYTES]
         return piece
 
     def _fail(self, error: BaseException) -> None:
