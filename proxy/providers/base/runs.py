@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -57,8 +57,7 @@ class TextRuns:
             return []
         while found and not (found[-1].endswith(tail) and found[-1].startswith(head)):
             found.pop()
-        begin, end = len(head), -len(tail)
-        texts = [each[begin:end] for each in found]
+        texts = list(map(itemgetter(slice(len(head), -len(tail))), found))
         # Joining and comparing takes a fraction of the time of looking at each of them, or of searching in all.
         if b"".join([head, (tail + head).join(texts), tail]) != b"".join(found):
             return []

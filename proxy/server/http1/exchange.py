@@ -250,20 +250,14 @@ class Exchange:
         self._write_body(body, more=False)
 
     def _write_head(self, status: int, headers: Any) -> None:
-        lines = [STATUS_LINE[status]]
-        length: int | None = None
-        says_close = False
-        for name, value in (*self._wire.default_headers, *headers):
-            name = name.lower()
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"content-type":
-                self._event_stream = value.startswith(b"text/event-stream")
-            elif name == b"connection":
-                if b"close" in value.lower():
-                    self.keep_alive = False
-                says_close = True
-            lines.append(name + b": " + value + b"\r\n")
+        pairs = [(name.lower(), value) for name, value in (*self._wire.default_headers, *headers)]
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % pair for pair in pairs]]
+        known = dict(pairs)
+        length = int(known[b"content-length"]) if b"content-length" in known else None
+        self._event_stream = known.get(b"content-type", b"").startswith(b"text/event-stream")
+        says_close = b"connection" in known
+        if says_close and b"close" in known[b"connection"].lower():
+            self.keep_alive = False
         self._left, self._chunked = length, False
         if length is None and not self._is_head and status not in _NO_BODY:
             if self.scope["http_version"] == "1.1":
