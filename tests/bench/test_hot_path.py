@@ -32,13 +32,13 @@ KEY = "a-key-of-the-hot-path"
 CHANGE = 0.15
 WARM, ROUNDS = 3, 7
 INSTRUCTIONS = {
-    ("fake/ok(n_tokens=20)", False): 12_457,
-    ("fake/fast(n_tokens=200)", True): 25_626,
-    ("claude/ok(n_tokens=20)", False): 21_146,
-    ("claude/fast(n_tokens=200)", True): 39_932,
-    ("auto:code", False): 15_045,
-    ("auto", False): 18_996,
-    ("ensemble:three", False): 48_141,
+    ("fake/ok(n_tokens=20)", False): 12_595,
+    ("fake/fast(n_tokens=200)", True): 23_633,
+    ("claude/ok(n_tokens=20)", False): 21_129,
+    ("claude/fast(n_tokens=200)", True): 38_044,
+    ("auto:code", False): 15_183,
+    ("auto", False): 19_457,
+    ("ensemble:three", False): 49_237,
 }
 
 

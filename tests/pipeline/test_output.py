@@ -225,3 +225,48 @@ async def test_a_wait_that_timed_out_leaves_no_timer_for_the_next_reader() -> No
     assert not reading.done()
     output.write(b"a")
     assert await reading == b"a"
+
+
+async def test_pushed_and_buffered_frames_arrive_in_the_order_they_were_written() -> None:
+    """Whatever is pushed, refused or read later."""
+    output, dice, sent, written = Output(limit=100), random.Random(2), [], []
+    pushed = 0
+
+    def push(frames: bytes) -> bool:
+        nonlocal pushed
+        if dice.random() < 0.3:
+            return False
+        pushed += 1
+        sent.append(frames)
+        return True
+
+    async def read() -> None:
+        while await output.wait(5) and (frames := await output.read()):
+            await turns(dice.randrange(3))  # as a client that is slow to take them
+            sent.append(frames)
+
+    output.push = push
+    reading = asyncio.create_task(read())
+    for number in range(500):
+        written.append(b"%d " % number)
+        if (wait := output.write(written[-1])) is not None:
+            await wait
+        await turns(dice.randrange(4))
+    output.end(b"end")
+    await asyncio.wait_for(reading, 5)
+    assert b"".join(sent) == b"".join([*written, b"end"])
+    assert pushed > 50
+
+
+async def test_a_wait_times_out_only_when_nothing_was_pushed_for_as_long() -> None:
+    """Pings are for silence."""
+    output, loop = Output(), asyncio.get_running_loop()
+    output.push = lambda frames: True
+    waiting = asyncio.create_task(output.wait(0.04))
+    for _ in range(8):
+        await asyncio.sleep(0.01)
+        assert output.write(b"a") is None
+        last = loop.time()
+    assert not waiting.done()
+    assert await waiting is False
+    assert loop.time() - last >= 0.04 - 0.002

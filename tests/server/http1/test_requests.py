@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import Any
 
 import pytest
 
 from proxy.schema.errors import ProxyError
+from proxy.server.http1 import HTTP1Protocol, peer_of
 from proxy.server.http1.reading import REFUSALS_PER_SECOND
 from tests.server.http1.conftest import Run
 from tests.server.http1.door import LARGE, served
@@ -274,5 +276,107 @@ def test_an_answer_with_a_line_end_in_a_header_is_not_sent(run: Run) -> None:
             answer = await door.say(LAST)
             assert answer.startswith(b"HTTP/1.1 500 ")
             assert b"set-cookie" not in answer
+
+    run(test())
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is handed to the transports, write by write."""
+    found: list[bytes] = []
+    write = HTTP1Protocol.write
+
+    def noted(self: HTTP1Protocol, data: bytes | memoryview) -> None:
+        found.append(bytes(data))
+        write(self, data)
+
+    monkeypatch.setattr(HTTP1Protocol, "write", noted)
+    return found
+
+
+def test_what_is_sent_in_one_turn_leaves_in_one_write(run: Run, written: list[bytes]) -> None:
+    """The head with the first bytes of the body, and the end with the last."""
+
+    async def test() -> None:
+        async with served() as door:
+            answer = await door.say(LAST.replace(b"/last", b"/stream"))
+            assert answer.endswith(b"6\r\npart0 \r\n6\r\npart1 \r\n6\r\npart2 \r\n0\r\n\r\n")
+            assert written == [answer]
+            written.clear()
+            assert (await door.say(LAST))[-12:] == b"GET /last 0\n"
+            assert len(written) == 1
+
+    run(test())
+
+
+def test_a_head_waits_for_nothing_that_comes_later(run: Run) -> None:
+    """Nor do the first bytes of a body."""
+
+    async def test() -> None:
+        async with served() as door:
+            reader, writer = await door.connect()
+            writer.write(LAST.replace(b"/last", b"/events"))
+            async with asyncio.timeout(5):
+                assert b"chunked" in await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(b"part2 \r\n")
+            writer.transport.abort()
+
+            async def late(scope: Any, receive: Any, send: Any) -> None:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await door.app.go_on.wait()
+                await send({"type": "http.response.body", "body": b"late"})
+
+            door.app.answer = late  # type: ignore[method-assign]
+            reader, writer = await door.connect()
+            writer.write(LAST)
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+                door.app.go_on.set()
+                assert await reader.read() == b"4\r\nlate\r\n0\r\n\r\n"
+            writer.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_pushed_pieces_stop_where_the_client_does_not_read(run: Run, version: bytes) -> None:
+    """The next one has to be sent, which waits; then all arrive in their order."""
+
+    async def test() -> None:
+        async with served() as door:
+            pushed: list[bool] = []
+
+            async def pushing(scope: Any, receive: Any, send: Any) -> None:
+                peer = peer_of(scope)
+                assert not peer.push(b"before the head")
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                for number in range(4000):
+                    piece = b"%05d" % number * 1000
+                    pushed.append(peer.push(piece))
+                    if not pushed[-1]:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    if number % 10 == 0:
+                        await asyncio.sleep(0)
+                await send({"type": "http.response.body", "body": b"end"})
+                assert not peer.push(b"after the end")
+
+            door.app.answer = pushing  # type: ignore[method-assign]
+            reader, writer = await door.connect()
+            writer.write(LAST.replace(b"HTTP/1.1", b"HTTP/" + version))
+            await eventually(lambda: True in pushed)
+            before = 0
+            while before != len(pushed):  # until it waits for the client
+                before = len(pushed)
+                await asyncio.sleep(0.05)
+            assert before < 4000
+            assert not pushed[-1]
+            async with asyncio.timeout(30):
+                answer = await reader.read()
+            body = answer.partition(b"\r\n\r\n")[2]
+            if version == b"1.1":
+                assert body.endswith(b"\r\n0\r\n\r\n")
+                body = b"".join(re.findall(rb"[0-9a-f]+\r\n([0-9end]+)\r\n", body))
+            assert body == b"".join(b"%05d" % number * 1000 for number in range(4000)) + b"end"
+            writer.close()
 
     run(test())
