@@ -92,12 +92,10 @@ class ModelCalls:
                 running = pipeline.start(call, route, format)
                 try:
                     with LeaveWatch(scope, receive, running.leave):
-                        peer = peer_of(scope) if alone else Peer()
                         if call.request.stream:
-                            running.output.push = peer.push
-                            await self._stream(pipeline, running, scope, send)
+                            await self._stream(pipeline, running, scope, send, alone=alone)
                         else:
-                            await self._whole(pipeline, running, peer, send)
+                            await self._whole(pipeline, running, peer_of(scope) if alone else Peer(), send)
                 finally:
                     running.stop()
         except BodyTooLarge as error:
@@ -124,9 +122,10 @@ class ModelCalls:
         if not peer.answer(header_lines(headers), body):
             await send_json(send, 200, body, headers)
 
-    async def _stream(self, pipeline: Pipeline, running: RunningCall, scope: Scope, send: Send) -> None:
+    async def _stream(self, pipeline: Pipeline, running: RunningCall, scope: Scope, send: Send, *, alone: bool) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
         call, output, writer = running.call, running.output, running.writer
+        output.push = peer_of(scope).push if alone else None
         is_begun = await output.wait(self._headers_after_s)
         first = await output.read() if is_begun else writer.keep_alive  # headers are sent with the first frame
         known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)

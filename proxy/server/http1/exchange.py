@@ -41,8 +41,6 @@ class Wire(Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]: ...
     @property
     def is_writable(self) -> bool: ...
-    @property
-    def is_bursting(self) -> bool: ...
     def write(self, data: bytes | memoryview) -> None: ...
     def close(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -232,9 +230,7 @@ class Exchange:
     def push(self, piece: bytes) -> bool:
         """`Peer.push`. Only what can leave now: the rest waits in `send`, and with it the writer."""
         wire = self._wire
-        if self._is_head or self.complete or not self.started or self._left is not None:
-            return False
-        if wire.is_bursting or not wire.is_writable:
+        if self._is_head or self.complete or not self.started or self._left is not None or not wire.is_writable:
             return False
         wire.write(self._with_held(_chunk(piece) if self._chunked else piece))
         return True

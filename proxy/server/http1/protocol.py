@@ -70,13 +70,8 @@ class HTTP1Protocol(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """True if the client reads what is written, as far as known."""
-        return self._writable is None and not self.transport.is_closing()
-
-    @property
-    def is_bursting(self) -> bool:
-        """True if so much was written that the loop must turn first (`drained`)."""
-        return self._burst > _BURST_MAX
+        """True if the client reads what is written, as far as known, and the loop need not turn first (`drained`)."""
+        return self._writable is None and self._burst <= _BURST_MAX and not self.transport.is_closing()
 
     # --- asyncio ---
 
@@ -275,7 +270,7 @@ class HTTP1Protocol(asyncio.Protocol):
         """Returns once the client reads again, or is gone. uvloop writes, and notices that the client does not read,
         only when the loop turns: so an application that never waits must let it turn.
         """
-        if self.is_bursting:
+        if self._burst > _BURST_MAX:
             self._burst = 0
             await asyncio.sleep(0)
         while self._writable is not None and not self.transport.is_closing():
