@@ -38,7 +38,8 @@ from tests.slowness import slowness_of_serving, usual_s
 
 DATA = Path(__file__).parent / "data"
 TRAINING = Path(__file__).parents[2] / "scripts" / "classifier"
-HELD_OUT = ("prompts.jsonl", "fresh.jsonl", "unseen.jsonl", "last.jsonl", "styles.jsonl", "final.jsonl", "long.jsonl")
+NAMES = ("prompts", "fresh", "unseen", "last", "styles", "final", "long", "late")
+HELD_OUT = tuple(f"{name}.jsonl" for name in NAMES)
 MIN_CONFIDENCE = 0.5
 TASK = "Write a SQL query that lists the customers without orders."
 MIXED = "Summarize what the Python code {does} = 3; and why it fails. Then classify 12 errors? "
@@ -84,7 +85,7 @@ def macro_f1(pairs: list[tuple[str, str]]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), list(zip(HELD_OUT, (0.88, 0.85, 0.80, 0.85, 0.80, 0.75, 0.75), strict=True))
+    ("name", "floor"), list(zip(HELD_OUT, (0.88, 0.85, 0.80, 0.85, 0.80, 0.75, 0.75, 0.55), strict=True))
 )
 def test_unseen_prompts_get_their_task(classifier: Classifier, name: str, floor: float) -> None:
     """Macro-F1 over the six tasks, in 18 languages; either of two accepted labels counts."""
