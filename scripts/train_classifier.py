@@ -40,7 +40,7 @@ from proxy.routing.features import difficulty_features, features_of, window
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.12
 STRENGTH, RIDGE, MEASURES_RIDGE = 10.0, 200.0, 30.0
 # How far more prompts move existing weights. For languages left out, 4 is better than 1, and 12 no worse.
-MORE_STRENGTH = 4.0
+MORE_STRENGTH = 6.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
 # Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
@@ -95,8 +95,8 @@ def describe(row: dict[str, Any]) -> None:
     conversation = Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False))
     features = features_of(conversation, sample)
     values: defaultdict[Any, float] = defaultdict(float)
-    near = [*features.singles, *features.pairs, *features.others, *features.starts]
-    for hashes, weight in ((near, 1.0), (features.body, BODY), (features.system, SYSTEM)):
+    ends = [([*end.singles, *end.pairs, *end.others, *end.starts], 1.0) for end in features.ends]
+    for hashes, weight in (*ends, (features.body, BODY), (features.system, SYSTEM)):
         for key in hashes:
             values[key] += weight / math.sqrt(len(hashes))
     for name in features.shape:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable
 from importlib import resources
 from itertools import chain, repeat
 from math import inf
@@ -142,7 +141,9 @@ class Classifier:
             confidence=round(1 / odds, 3),
             evidence=self._evidence(features, task),
             difficulty=self._difficulty(
-                [*features.singles, *features.pairs, *features.starts], features.shape, features.measures
+                list(chain.from_iterable(chain(end.singles, end.pairs, end.starts) for end in features.ends)),
+                features.shape,
+                features.measures,
             ),
             language=self._language(conversation.text),
         )
@@ -170,10 +171,9 @@ class Classifier:
 
     def _scores(self, features: Features) -> list[float]:
         header = self._header
-        near, count = _near(features)
         total = list(header.bias)
         for hashes, number, weight in (
-            (near, count, 1.0),
+            *((chain(end.singles, end.pairs, end.starts, end.others), len(end), 1.0) for end in features.ends),
             (features.body, len(features.body), header.body),
             (features.system, len(features.system), header.system),
         ):
@@ -190,20 +190,21 @@ class Classifier:
     def _evidence(self, features: Features, task: int) -> tuple[str, ...]:
         shift = 8 * _FIELD * (1 + task)
         mask = (1 << 8 * _FIELD) - 1
-        unit = self._header.scale / math.sqrt(max(1, _near(features)[1]))
-        weights = []
-        for width, hashes in ((1, features.singles), (2, features.pairs)):
-            for at, row in enumerate(map(self._rows.get, hashes)):
-                if row is not None and (weight := (row >> shift & mask) - _ZERO) > 0:
-                    weights.append((weight, at, width))
-        if len(weights) > 2 * EVIDENCE:  # the others are never shown, so they need no names
-            least = sorted(weights, reverse=True)[2 * EVIDENCE - 1][0]
-            weights = [each for each in weights if each[0] >= least]
-        tokens = features.tokens
-        found = [
-            (weight * unit, b" ".join(tokens[at : at + width]).decode(errors="replace"))
-            for weight, at, width in weights
-        ]
+        found: list[tuple[float, str]] = []
+        for end in features.ends:
+            unit = self._header.scale / math.sqrt(max(1, len(end)))
+            weights = []
+            for width, hashes in ((1, end.singles), (2, end.pairs)):
+                for at, row in enumerate(map(self._rows.get, hashes)):
+                    if row is not None and (weight := (row >> shift & mask) - _ZERO) > 0:
+                        weights.append((weight, at, width))
+            if len(weights) > 2 * EVIDENCE:  # the others are never shown, so they need no names
+                least = sorted(weights, reverse=True)[2 * EVIDENCE - 1][0]
+                weights = [each for each in weights if each[0] >= least]
+            found += [
+                (weight * unit, b" ".join(end.tokens[at : at + width]).decode(errors="replace"))
+                for weight, at, width in weights
+            ]
         shapes = self._header.shapes
         found += [(shapes[name][task], name) for name in features.shape if name in shapes and not name.endswith(" 0")]
         found.sort(reverse=True)
@@ -232,12 +233,6 @@ class Classifier:
 def load(kept: int = KEPT) -> Classifier:
     """Reads the weights shipped with the package. Takes some tens of milliseconds: the caller keeps the result."""
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes(), kept)
-
-
-def _near(features: Features) -> tuple[Iterable[int], int]:
-    """The n-grams of both ends of the text, and how many there are."""
-    parts = (features.singles, features.pairs, features.starts, features.others)
-    return chain(*parts), sum(map(len, parts))
 
 
 def _packed(columns: list[bytes]) -> list[int]:

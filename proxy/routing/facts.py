@@ -152,7 +152,7 @@ class Reading(Struct, frozen=True):
     """
 
     classifier: RequestClassifier = NoClassifier()
-    min_confidence: float = 0.5
+    min_confidence: float = 0.4
     headers: frozenset[str] = frozenset()
     reads_text: bool = False
     hard_tasks: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from zlib import crc32
 from msgspec import Struct
 
 from proxy.routing.conversation import Conversation
+from proxy.routing.ends import ANY, END_TOKENS, FIRST, LAST, End, end_of, ends_in, starts_of
 
 HEAD_CHARS, TAIL_CHARS = 1_200, 400
 # Characters outside ASCII cost more.
@@ -26,11 +27,8 @@ SYSTEM_CHARS = 300
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
 _GROWTH_CHARS = 64  # a capital dotted i is two characters in lower case: a text of these would take half as long again
-_EDGE_TOKENS = 40
-_ENDS = 6
 _BODY_TOKENS = 160
-# Start values of the checksum: one name space for each kind of n-gram.
-_ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
+_BODY = 5  # the name space of the words between the ends, beside those of `ends`
 
 _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf900-\ufaff"
 _find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}}").match
@@ -48,13 +46,9 @@ _LANGUAGE_CHARS = 120
 
 
 class Features(Struct, frozen=True):
-    """Checksums of n-grams, the words behind `singles` and `pairs`, and the shape of the text. `starts`: of words."""
+    """The ends of the text (one if it is short), checksums of the words between them, and the shape of the text."""
 
-    tokens: list[bytes]
-    singles: list[int]
-    pairs: list[int]
-    starts: list[int]
-    others: list[int]
+    ends: list[End]
     body: list[int]
     system: list[int]
     shape: list[str]
@@ -125,36 +119,36 @@ def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], l
     """N-grams, shape and measures of a sample of the text, by which the difficulty is judged."""
     words = tokens_of(sample)
     edge = _edge_of(words)
-    singles = list(map(crc32, edge, repeat(_ANY)))
-    return [*singles, *map(crc32, edge[1:], singles), *_starts_of(edge)], *_look_of(text, sample, words)
+    singles = list(map(crc32, edge, repeat(ANY)))
+    return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)], *_look_of(text, sample, words)
 
 
 def features_of(conversation: Conversation, sample: str) -> Features:
     """`sample`: the window of the text."""
     text = conversation.text
     words = tokens_of(sample)
-    edge = _edge_of(words)
-    singles = list(map(crc32, edge, repeat(_ANY)))
-    pairs = list(map(crc32, edge[1:], singles))
-    others = list(map(crc32, edge[2:], pairs))
-    for start, some in ((_FIRST, words[:_ENDS]), (_LAST, words[-_ENDS:])):
-        single = list(map(crc32, some, repeat(start)))
-        others += single
-        others += map(crc32, some[1:], single)
-    middle = words[_EDGE_TOKENS:-_EDGE_TOKENS][:_BODY_TOKENS]
-    body = list(set(map(crc32, middle, repeat(_BODY))))
+    ends, middle = _divided(sample, words)
+    body = list(set(map(crc32, middle[:_BODY_TOKENS], repeat(_BODY))))
     shape, measures = _look_of(text, sample, words)
     shape += _flags_of(conversation)
     system = _of_system(conversation.system)
-    return Features(edge, singles, pairs, _starts_of(edge), others, body, system, shape, measures)
+    return Features(ends, body, system, shape, measures)
+
+
+def _divided(sample: str, words: list[bytes]) -> tuple[list[End], list[bytes]]:
+    """The ends, and the words between them. What fits the window for the difficulty is one end, so that both windows
+    give the same difficulty.
+    """
+    if len(words) <= 2 * END_TOKENS or (len(sample) <= sum(QUESTION) and (sample.isascii() or not _is_dense(sample))):
+        return [end_of(_edge_of(words), (FIRST, LAST))], words[END_TOKENS:-END_TOKENS]
+    first, last = ends_in(sample, len(words))
+    head = min(END_TOKENS, len(_find_words(first))) or END_TOKENS
+    tail = min(END_TOKENS, len(_find_words(last))) or END_TOKENS
+    return [end_of(words[:head], (FIRST,)), end_of(words[-tail:], (LAST,))], words[head:-tail]
 
 
 def _edge_of(words: list[bytes]) -> list[bytes]:
-    return words if len(words) <= 2 * _EDGE_TOKENS else words[:_EDGE_TOKENS] + words[-_EDGE_TOKENS:]
-
-
-def _starts_of(edge: list[bytes]) -> list[int]:
-    return [crc32(word[:4], _PREFIX) for word in edge if len(word) > 4]
+    return words if len(words) <= 2 * END_TOKENS else words[:END_TOKENS] + words[-END_TOKENS:]
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
@@ -165,8 +159,8 @@ def _flags_of(conversation: Conversation) -> list[str]:
 def _of_system(system: str) -> list[int]:
     if not system:
         return []
-    words = tokens_of(system[:SYSTEM_CHARS])[:_EDGE_TOKENS]
-    singles = list(map(crc32, words, repeat(_ANY)))
+    words = tokens_of(system[:SYSTEM_CHARS])[:END_TOKENS]
+    singles = list(map(crc32, words, repeat(ANY)))
     pairs = list(map(crc32, words[1:], singles))
     return singles + pairs + list(map(crc32, words[2:], pairs))
 

@@ -69,7 +69,7 @@ class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     default_model: str | None = None
     strategy: Strategy = "task_based"
-    min_confidence: Share = 0.5
+    min_confidence: Share = 0.4
     fallback: list[str] = []
     auto_retry: bool = True
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 3

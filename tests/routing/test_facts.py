@@ -123,10 +123,10 @@ def test_the_difficulty_is_read_from_both_ends_of_the_question() -> None:
 
 def test_an_unsure_classification_counts_as_chat() -> None:
     """The evidence names what it might have been."""
-    found = facts(reading=sure("reasoning", confidence=0.49))
-    assert (found.task, found.task_confidence) == ("chat", 0.49)
-    assert found.task_evidence[-1] == "reasoning at 0.49, below min_confidence 0.5"
-    assert facts(reading=sure("reasoning", confidence=0.5)).task == "reasoning"
+    found = facts(reading=sure("reasoning", confidence=0.39))
+    assert (found.task, found.task_confidence) == ("chat", 0.39)
+    assert found.task_evidence[-1] == "reasoning at 0.39, below min_confidence 0.4"
+    assert facts(reading=sure("reasoning", confidence=0.4)).task == "reasoning"
 
 
 LONG = "word " * (LONG_CONTEXT_TOKENS + 100)
