@@ -20,6 +20,7 @@ import pytest_asyncio
 from bench.usage import make
 from proxy.server.web.usage_view import GROUPS, METRICS, SERIES, asked_of, buckets_of, label, moment
 from proxy.server.web.words import NOTHING, count, milliseconds, percent, short, usd
+from tests.midday import zone
 from tests.server.api.raw import chat, get, post
 from tests.server.web.browser import ADMIN, Browser, browsing
 from tests.serving import ROUTING, Server, serving, write_files
@@ -272,7 +273,7 @@ async def test_a_budget_has_a_bar_with_its_marks(upstream_of_module: FakeUpstrea
     """Spent of the limit, the share, where alerts are, that calls are downgraded, and what midnight will see."""
     routing = ROUTING + (
         "budget: {{daily_usd: 0.01, alert_at: [0.2, 0.8], when_spent: downgrade,"
-        " downgrade_to: 'fake/ok(n_tokens=250)'}}\n"
+        f" downgrade_to: 'fake/ok(n_tokens=250)', timezone: {zone()}}}}}\n"
     )
     prices = "version: 1\nmodels:\n  fake/*: {input: 2, output: 10}\n"
     file = write_files(tmp_path, upstream_of_module.url, routing, prices)
