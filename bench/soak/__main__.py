@@ -21,7 +21,7 @@ import psutil
 from bench.process import leave_on_sigterm
 from bench.soak.load import Load
 from bench.soak.verdict import Books, Sample, findings, table
-from tests.faults.books import files, reconcile, rows
+from tests.faults.books import files, reconcile
 from tests.serving import Spawned, spawned
 from tests.upstream import Seen, spawn
 from tests.upstream import Spawned as Upstream
@@ -99,10 +99,7 @@ def _gauge(port: int, name: str) -> int:
 def _books(folder: Path, seen: list[Seen], unanswered: int) -> Books:
     """The two ledgers side by side, after the server's end."""
     tally = reconcile(folder, seen)
-    sent = {each.id for each in seen}
-    unsent = [row for row in rows(folder, "attempts") if row["id"] not in sent]
-    free = sum(row["cost_nano"] == 0 and row["outcome"] in ("client_closed", "cancelled") for row in unsent)
-    return Books(tally.requests, tally.rows, free, len(tally.lost), len(tally.duplicated), unanswered)
+    return Books(tally.requests, tally.rows, tally.unsent, len(tally.lost), len(tally.duplicated), unanswered)
 
 
 def _report(samples: list[Sample], books: Books, load: Load, exit_code: int) -> int:
