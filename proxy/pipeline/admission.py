@@ -166,7 +166,8 @@ class Admission:
         seen = Foresight(self._budgets, self._spending, request, now_ns)
         said = labels(request, headers)
         charges = self._budgets.of_call(caller.key_id, said, now_ns)
-        return await seen.look(decision, charges, self._router, policy.allowed, seated)
+        decision, budget = await seen.look(decision, charges, self._router, policy.allowed, seated)
+        return self._router.with_evidence(decision, request), budget
 
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0

@@ -3,7 +3,7 @@
 docs/classifier.md explains the labels, the training data and the accuracy of the models. A call takes at
 most 300 µs of processor time for a text of any length, because only a window of the text is read (`features.window`).
 
-Each n-gram's weights for all columns are one integer with 32 bits a column, so one addition adds all columns at once.
+Each n-gram's weights for all columns are one integer with some bytes a column, so one addition adds all columns at once.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ KEPT = 1_024
 # Columns of the n-gram table: how many n-grams were found, and one score for each task.
 _COLUMNS = 1 + len(TASKS)
 _FIELD = 4
+_LANGUAGE_FIELD = 2  # the sum over the trigrams of a text fits
 _UNPACK = struct.Struct(f"<{_COLUMNS}I")
 _ZERO = 128
 MAGIC = b"MMPC0002"
 
 
 class Classified(Struct, frozen=True):
-    """`evidence` names the n-grams and shapes that favour the task; only those that also occur in the training data."""
+    """Confidence and difficulty: 0 to 1. Language: its code, or `und`."""
 
     task: str
     confidence: float
-    evidence: tuple[str, ...]
     difficulty: float
     language: str
 
@@ -101,11 +101,15 @@ class Classifier:
         for number in range(_COLUMNS - 1):
             first = start + number * header.grams
             columns.append(data[first : first + header.grams])
-        self._rows = dict(zip(hashes, _packed(columns), strict=True))
+        self._rows = dict(zip(hashes, _packed(columns, _FIELD), strict=True))
         start += (_COLUMNS - 1) * header.grams
         count = len(header.trigrams)
         letters = [data[start + n * count : start + (n + 1) * count] for n in range(len(header.languages))]
-        self._trigrams = dict(zip(header.trigrams, _packed(letters), strict=True))
+        self._trigrams: dict[str | bytes, int] = {}
+        for trigram, row in zip(header.trigrams, _packed(letters, _LANGUAGE_FIELD), strict=True):
+            self._trigrams[trigram] = row
+            if trigram.isascii():
+                self._trigrams[trigram.encode()] = row
         start += len(header.languages) * count
         hashes = struct.unpack_from(f"<{header.hard_grams}I", data, start)
         start += 4 * header.hard_grams
@@ -139,7 +143,6 @@ class Classifier:
         return Classified(
             task=TASKS[task],
             confidence=round(1 / odds, 3),
-            evidence=self._evidence(features, task),
             difficulty=self._difficulty(
                 list(chain.from_iterable(chain(end.singles, end.pairs, end.starts) for end in features.ends)),
                 features.shape,
@@ -147,6 +150,15 @@ class Classifier:
             ),
             language=self._language(conversation.text),
         )
+
+    def evidence(self, conversation: Conversation) -> tuple[str, ...]:
+        """The n-grams and shapes that favour the task most; only those that also occur in the training data.
+
+        Nothing but an explanation shows them, so no call pays for them.
+        """
+        features = features_of(conversation, window(conversation.text))
+        scores = self._scores(features)
+        return self._evidence(features, scores.index(max(scores)))
 
     def difficulty(self, text: str) -> tuple[float, str]:
         """The difficulty of a question whose task is known, by a shorter window than that of `classify`, and which
@@ -193,18 +205,11 @@ class Classifier:
         found: list[tuple[float, str]] = []
         for end in features.ends:
             unit = self._header.scale / math.sqrt(max(1, len(end)))
-            weights = []
             for width, hashes in ((1, end.singles), (2, end.pairs)):
                 for at, row in enumerate(map(self._rows.get, hashes)):
-                    if row is not None and (weight := (row >> shift & mask) - _ZERO) > 0:
-                        weights.append((weight, at, width))
-            if len(weights) > 2 * EVIDENCE:  # the others are never shown, so they need no names
-                least = sorted(weights, reverse=True)[2 * EVIDENCE - 1][0]
-                weights = [each for each in weights if each[0] >= least]
-            found += [
-                (weight * unit, b" ".join(end.tokens[at : at + width]).decode(errors="replace"))
-                for weight, at, width in weights
-            ]
+                    if row is not None:
+                        name = b" ".join(end.tokens[at : at + width]).decode(errors="replace")
+                        found.append((((row >> shift & mask) - _ZERO) * unit, name))
         shapes = self._header.shapes
         found += [(shapes[name][task], name) for name in features.shape if name in shapes and not name.endswith(" 0")]
         found.sort(reverse=True)
@@ -219,7 +224,7 @@ class Classifier:
         if not total:
             return "und"
         languages = self._header.languages
-        sums = struct.unpack(f"<{len(languages)}I", total.to_bytes(_FIELD * len(languages), "little"))
+        sums = struct.unpack(f"<{len(languages)}H", total.to_bytes(_LANGUAGE_FIELD * len(languages), "little"))
         scale = self._header.trigram_scale
         scores = [
             one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)
@@ -235,10 +240,10 @@ def load(kept: int = KEPT) -> Classifier:
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes(), kept)
 
 
-def _packed(columns: list[bytes]) -> list[int]:
-    """One integer for each row: its value in column 0 in the lowest 32 bits, and so on."""
-    rows, width = len(columns[0]), _FIELD * len(columns)
+def _packed(columns: list[bytes], field: int) -> list[int]:
+    """One integer for each row, with so many bytes for a column: its value in column 0 in the lowest ones, and so on."""
+    rows, width = len(columns[0]), field * len(columns)
     table = bytearray(rows * width)
     for number, column in enumerate(columns):
-        table[number * _FIELD :: width] = column
+        table[number * field :: width] = column
     return [int.from_bytes(table[at : at + width], "little") for at in range(0, rows * width, width)]

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from proxy.metering import tokens
-from proxy.routing.classify import Classifier, conversation_of
+from proxy.routing.classify import TASKS as CLASSIFIED
+from proxy.routing.classify import Classifier
 from proxy.routing.content import content_needs
-from proxy.routing.conversation import question_of
+from proxy.routing.conversation import Conversation, conversation_of, question_of
 from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
 from proxy.schema.chat import text_of
 from proxy.schema.endpoints import AnyRequest
@@ -65,7 +66,8 @@ class KeptFacts(Struct, frozen=True, kw_only=True):
 class Facts(KeptFacts, frozen=True, kw_only=True):
     """Everything that decides a route, apart from the configuration and the state of the deployments.
 
-    `requested`: the name that the client sent. `text`: the window of the last text that a person wrote, lower case;
+    `requested`: the name that the client sent. `task_evidence`: that of a classified text only in an explanation, see
+    `with_evidence`. `text`: the window of the last text that a person wrote, lower case;
     empty if no rule uses it.
     """
 
@@ -87,9 +89,6 @@ class Classified(Protocol):
     def confidence(self) -> float: ...
 
     @property
-    def evidence(self) -> tuple[str, ...]: ...
-
-    @property
     def difficulty(self) -> float: ...
 
     @property
@@ -101,7 +100,6 @@ class Unclassified(Struct, frozen=True):
 
     task: str = "chat"
     confidence: float = 0.0
-    evidence: tuple[str, ...] = ()
     difficulty: float = MIDDLE
     language: str = "und"
 
@@ -115,6 +113,10 @@ class RequestClassifier(Protocol):
         """The difficulty alone, for a request whose task is known, and the evidence."""
         ...
 
+    def evidence(self, request: AnyRequest) -> tuple[str, ...]:
+        """Why `classify` finds that task."""
+        ...
+
 
 class NoClassifier:
     """The classifier of a server that has none."""
@@ -125,6 +127,9 @@ class NoClassifier:
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
         return MIDDLE, "there is no classifier"
 
+    def evidence(self, request: AnyRequest) -> tuple[str, ...]:
+        return ()
+
 
 class TextClassifier:
     """Classifies requests with `classifier`."""
@@ -133,12 +138,18 @@ class TextClassifier:
         self._classifier = classifier
 
     def classify(self, request: AnyRequest) -> Classified:
-        wants_schema = _wants_schema(request.fields.get("response_format"))
-        has_tools = bool(request.fields.get("tools"))
-        return self._classifier.classify(conversation_of(request.messages, has_tools, wants_schema))
+        return self._classifier.classify(_conversation(request))
 
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
         return self._classifier.difficulty(question_of(request.messages))
+
+    def evidence(self, request: AnyRequest) -> tuple[str, ...]:
+        return self._classifier.evidence(_conversation(request))
+
+
+def _conversation(request: AnyRequest) -> Conversation:
+    wants_schema = _wants_schema(request.fields.get("response_format"))
+    return conversation_of(request.messages, bool(request.fields.get("tools")), wants_schema)
 
 
 def _wants_schema(response_format: object) -> bool:
@@ -207,6 +218,13 @@ def facts_of(request: AnyRequest, name: str, key: str | None, headers: Mapping[s
     )
 
 
+def with_evidence(facts: Facts, request: AnyRequest, reading: Reading) -> Facts:
+    """The facts, with the evidence for a task that was found in the text. It decides nothing, so no call collects it."""
+    if facts.is_task_named or facts.task not in CLASSIFIED:
+        return facts
+    return structs.replace(facts, task_evidence=(*reading.classifier.evidence(request), *facts.task_evidence))
+
+
 def _task(request: AnyRequest, name: str, reading: Reading) -> tuple[str, float, tuple[str, ...], Classified | None]:
     """Task, confidence, evidence, and the classification (None if the client named the task: then no text is
     classified).
@@ -218,8 +236,8 @@ def _task(request: AnyRequest, name: str, reading: Reading) -> tuple[str, float,
     found = reading.classifier.classify(request)
     if found.confidence < reading.min_confidence:
         low = f"{found.task} at {found.confidence:.2f}, below min_confidence {reading.min_confidence:g}"
-        return "chat", found.confidence, (*found.evidence, low), found
-    return found.task, found.confidence, found.evidence, found
+        return "chat", found.confidence, (low,), found
+    return found.task, found.confidence, (), found
 
 
 def _difficulty(

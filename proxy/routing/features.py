@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Sequence
 from itertools import repeat
 from zlib import crc32
 
@@ -285,11 +286,18 @@ def _details_of(sample: str, marks: bytes, lines: int, questions: int, is_ascii:
 
 
 _LETTERS = re.compile(r"[^\W\d_]+")
+_ASCII_LETTERS = bytes(byte if chr(byte).isalpha() and byte < 128 else 32 for byte in bytes(range(256)).lower())
 
 
-def trigrams(text: str) -> list[str]:
-    """Trigrams of the letters at the start of the text, with one space between words."""
-    letters = " ".join(_LETTERS.findall(text[: 2 * _LANGUAGE_CHARS].lower()))[:_LANGUAGE_CHARS]
+def trigrams(text: str) -> Sequence[str | bytes]:
+    """Trigrams of the letters at the start of the text, with one space between words. They are bytes where all are
+    ASCII, which is three times as fast.
+    """
+    start = text[: 2 * _LANGUAGE_CHARS]
+    if start.isascii():
+        data = b" %b " % b" ".join(start.encode().translate(_ASCII_LETTERS).split())[:_LANGUAGE_CHARS]
+        return [each for at in range(3) for each in struct.unpack_from("3s" * ((len(data) - at) // 3), data, at)]
+    letters = " ".join(_LETTERS.findall(start.lower()))[:_LANGUAGE_CHARS]
     padded = f" {letters} "
     return list(map("".join, zip(padded, padded[1:], padded[2:], strict=False)))
 

@@ -12,9 +12,9 @@ from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.downgrade import cheapest
-from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of
+from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of, with_evidence
 from proxy.routing.health import NO_STATE, State
-from proxy.routing.named import named
+from proxy.routing.named import NAMED, named
 from proxy.routing.names import AUTO_NAMES
 from proxy.routing.rules import headers_in, looks_at_difficulty, reads_budget, reads_text
 from proxy.routing.settings import TASKS
@@ -109,6 +109,12 @@ class Router:
             await self._prices.load()
             decision = self._decide(facts, state, seed, allowed)
         return decision
+
+    def with_evidence(self, decision: Decision, request: AnyRequest) -> Decision:
+        """For an explanation: the decision, with the evidence for its task."""
+        if decision.step == NAMED:
+            return decision
+        return replace(decision, facts=with_evidence(decision.facts, request, self._reading))
 
     async def downgraded(self, request: ChatRequest, name: str | None, allowed: Allowed | None) -> Route | None:
         """The route of a request whose budget is spent: the capable models behind `name`, in their order, else the

@@ -272,15 +272,15 @@ def test_any_text_has_an_answer(classifier: Classifier, text: str) -> None:
     assert found.task in TASKS
     assert 0 <= found.confidence <= 1
     assert 0 <= found.difficulty <= 1
-    assert len(found.evidence) <= EVIDENCE
+    assert len(classifier.evidence(Conversation(text))) <= EVIDENCE
 
 
 def test_evidence_shows_only_what_the_training_data_has(classifier: Classifier) -> None:
     """Names, keys and rare words of a prompt never get into logs by way of the evidence."""
     text = "Summarize the letter of Zygmuntowitsch-Qarr, key sk-live-8fh2k1xq9vw7, in two sentences: zzqxv wkkpl"
-    found = classifier.classify(Conversation(text))
-    assert found.evidence
-    shown = " ".join(found.evidence)
+    found = classifier.evidence(Conversation(text))
+    assert found
+    shown = " ".join(found)
     assert not [word for word in ("zygmunt", "qarr", "8fh2", "fh0k0xq", "zzqxv", "wkkpl") if word in shown]
 
 

@@ -18,6 +18,7 @@ from proxy.routing.facts import (
     TextClassifier,
     Unclassified,
     facts_of,
+    with_evidence,
 )
 from proxy.routing.features import QUESTION
 from proxy.schema.chat import ChatRequest
@@ -60,9 +61,12 @@ class Fixed:
         assert self.hardness is not None, "judged"
         return self.hardness, "the question"
 
+    def evidence(self, request: AnyRequest) -> tuple[str, ...]:
+        return ("the word prove",)
+
 
 def sure(task: str, confidence: float = 0.9, difficulty: float = 0.7) -> Reading:
-    return Reading(Fixed(Unclassified(task, confidence, ("the word prove",), difficulty, "en")))
+    return Reading(Fixed(Unclassified(task, confidence, difficulty, "en")))
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
@@ -76,7 +80,7 @@ def test_a_hint_wins_over_the_name_and_the_name_over_the_classifier() -> None:
     assert (hinted.task, hinted.is_task_named, hinted.task_confidence) == ("extraction", True, 1.0)
     assert (named.task, named.is_task_named, named.task_evidence) == ("code", True, ("the name auto:code",))
     assert (plain.task, plain.is_task_named, plain.task_confidence) == ("reasoning", False, 0.9)
-    assert (plain.task_evidence, plain.difficulty, plain.language) == (("the word prove",), 0.7, "en")
+    assert (plain.task_evidence, plain.difficulty, plain.language) == ((), 0.7, "en")
 
 
 def test_a_named_task_is_not_classified() -> None:
@@ -125,8 +129,23 @@ def test_an_unsure_classification_counts_as_chat() -> None:
     """The evidence names what it might have been."""
     found = facts(reading=sure("reasoning", confidence=0.39))
     assert (found.task, found.task_confidence) == ("chat", 0.39)
-    assert found.task_evidence[-1] == "reasoning at 0.39, below min_confidence 0.4"
+    assert found.task_evidence == ("reasoning at 0.39, below min_confidence 0.4",)
     assert facts(reading=sure("reasoning", confidence=0.4)).task == "reasoning"
+
+
+def test_only_an_explanation_collects_the_evidence_of_a_text() -> None:
+    """A task that was named, or that the form implies, has its evidence already."""
+    classified, unsure = sure("reasoning"), sure("reasoning", confidence=0.39)
+    asked = request()
+    given = with_evidence(facts(reading=classified), asked, classified)
+    assert given.task_evidence == ("the word prove",)
+    given = with_evidence(facts(reading=unsure), asked, unsure)
+    assert given.task_evidence == ("the word prove", "reasoning at 0.39, below min_confidence 0.4")
+    hinted = facts(reading=classified, routing={"task": "code"})
+    searching = facts(reading=classified, web_search_options={})
+    assert (hinted.task_evidence, searching.task_evidence) == (("the hint task",), ("it asks for a web search",))
+    for known in (hinted, searching):
+        assert with_evidence(known, asked, classified) == known
 
 
 LONG = "word " * (LONG_CONTEXT_TOKENS + 100)
