@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any, cast
@@ -16,7 +16,7 @@ from proxy.providers.base.reading import parse
 from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Outcome, Timeouts
-from proxy.schema.sse import Event, EventFraming
+from proxy.schema.sse import Event, EventFraming, Events
 from proxy.schema.unfold import chunks_of
 from proxy.upstream.inflate import MEMBER, unzipped
 from proxy.upstream.upstream import MAX_ANSWER_BYTES, Exchange
@@ -38,7 +38,7 @@ class _Unfolded:
     def feed(self, event: Event) -> list[ChatChunk]:
         return []
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         return None
 
     def close(self) -> list[ChatChunk]:
@@ -92,7 +92,7 @@ class StreamReader:
                 return []
             self.is_large = self._framing.pending > LARGE_BYTES
             if not self.is_large:
-                chunks = self._note(self._decode(self._framing.feed(piece)))
+                chunks = self._note(self._decode(self._framing.take(piece)))
             else:
                 chunks = self._note(await self._decode_large(piece))
             if self._attempt.native is not None:
@@ -101,7 +101,7 @@ class StreamReader:
         self._ended = True
         if self._is_whole:
             return self._note(await self._unfolded())
-        chunks = self._note(self._decode(self._framing.close()))
+        chunks = self._note(self._decode(self._framing.end()))
         if self._failure is not None and self._failure.upstream_status is None:
             self._failure = None  # a partial event at the end: truncated, unless the answer was complete
         return chunks
@@ -133,7 +133,9 @@ class StreamReader:
         self._attempt.native = None  # the client waits for events as the vendor writes them, and these are none
         if answer is None:
             self._is_whole = False
-            return self._decode([*self._framing.feed(body), *self._framing.close()])
+            events = self._framing.take(body)
+            events.extend(self._framing.end())
+            return self._decode(events)
         self._decoder = _Unfolded()
         chunks = [chunk for batch in chunks_of(answer) for chunk in batch]
         if (usage := answer.get("usage")) is not None:
@@ -181,9 +183,9 @@ class StreamReader:
             raise
 
     def _feed_and_decode(self, piece: bytes) -> list[ChatChunk]:
-        return self._decode(self._framing.feed(piece))
+        return self._decode(self._framing.take(piece))
 
-    def _decode(self, events: list[Event]) -> list[ChatChunk]:
+    def _decode(self, events: Events) -> list[ChatChunk]:
         chunks: list[ChatChunk] = []
         at = 0
         while at < len(events):

@@ -3,7 +3,7 @@
 docs/classifier.md explains the labels, the training data and the accuracy of the models. A call takes at
 most 300 µs of processor time for a text of any length, because only a window of the text is read (`features.window`).
 
-Each n-gram's weights for all columns are one integer with some bytes a column, so one addition adds all columns at once.
+Each n-gram's weights for all columns are one integer, with some bytes for each, so one addition adds all columns.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def load(kept: int = KEPT) -> Classifier:
 
 
 def _packed(columns: list[bytes], field: int) -> list[int]:
-    """One integer for each row, with so many bytes for a column: its value in column 0 in the lowest ones, and so on."""
+    """One integer for each row, with so many bytes a column: its value in column 0 in the lowest ones, and so on."""
     rows, width = len(columns[0]), field * len(columns)
     table = bytearray(rows * width)
     for number, column in enumerate(columns):

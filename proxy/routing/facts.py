@@ -219,7 +219,7 @@ def facts_of(request: AnyRequest, name: str, key: str | None, headers: Mapping[s
 
 
 def with_evidence(facts: Facts, request: AnyRequest, reading: Reading) -> Facts:
-    """The facts, with the evidence for a task that was found in the text. It decides nothing, so no call collects it."""
+    """The facts, with the evidence for a task found in the text. It decides nothing, so no call collects it."""
     if facts.is_task_named or facts.task not in CLASSIFIED:
         return facts
     return structs.replace(facts, task_evidence=(*reading.classifier.evidence(request), *facts.task_evidence))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from operator import attrgetter
 
 import msgspec
 from msgspec import Struct, field, structs
@@ -64,6 +65,7 @@ class _Kept(KeptFacts, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _SAME = tuple(name for name in KeptFacts.__struct_fields__ if name not in ("headers", "metadata", "tags"))
+_same_of = attrgetter(*_SAME)
 _SET = re.compile(r"\[!?(.)[^]]*]")  # a set of characters in a pattern; its first one is used
 _ENCODER = msgspec.json.Encoder()
 
@@ -89,7 +91,7 @@ def restored_candidates(text: str | None) -> list[KeptCandidate]:
 def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
     """The facts as JSON, at most MAX_BYTES of it."""
     kept = _Kept(
-        **{name: getattr(facts, name) for name in _SAME},
+        **dict(zip(_SAME, _same_of(facts), strict=True)),
         headers=_same(facts.headers, words.headers),
         metadata=_same(facts.metadata, words.metadata),
         tags=_tags(facts.tags, words.tags),
@@ -109,7 +111,7 @@ def restored(text: str | None, requested: str, key: str | None) -> Facts:
         return Facts(requested=requested, key=key)
     kept = msgspec.json.decode(text, type=_Kept)
     return Facts(
-        **{name: getattr(kept, name) for name in _SAME},
+        **dict(zip(_SAME, _same_of(kept), strict=True)),
         requested=requested,
         headers=kept.headers,
         metadata=kept.metadata,

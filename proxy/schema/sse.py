@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -20,14 +20,40 @@ _MAX_KNOWN = 32  # vendors use about ten
 _BOM = b"\xef\xbb\xbf"
 
 
-class Event(Struct, frozen=True, gc=False):
+class Event(Struct, frozen=True):
     """One event: `name` is the `event:` field ("" when absent), `data` its data lines joined by LF."""
 
     name: str
     data: bytes
 
 
-_unnamed = partial(Event, "")
+class Events:
+    """Events in a row, as two lists: a stream has hundreds of them, and an object for each costs as much as the rest."""
+
+    __slots__ = ("data", "names")
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.names: list[str] = []
+        self.data: list[bytes] = []
+        for event in events:
+            self.add(event.name, event.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, at: int) -> Event:
+        return Event(self.names[at], self.data[at])
+
+    def __iter__(self) -> Iterator[Event]:
+        return map(Event, self.names, self.data)
+
+    def add(self, name: str, data: bytes) -> None:
+        self.names.append(name)
+        self.data.append(data)
+
+    def extend(self, others: Events) -> None:
+        self.names += others.names
+        self.data += others.data
 
 
 class EventFraming:
@@ -56,6 +82,14 @@ class EventFraming:
         return self._size + len(self._line)
 
     def feed(self, piece: bytes) -> list[Event]:
+        """The events completed by `piece`. Raises as `take`."""
+        return list(self.take(piece))
+
+    def close(self) -> list[Event]:
+        """The events that only the end of the stream completes. Raises as `take`."""
+        return list(self.end())
+
+    def take(self, piece: bytes) -> Events:
         """The events completed by `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
@@ -65,7 +99,7 @@ class EventFraming:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         elif piece:
             self._after_cr = False
-        events: list[Event] = []
+        events = Events()
         if self._at_start and not self._line and len(piece) >= len(_BOM):
             self._at_start = False
             piece = piece.removeprefix(_BOM)
@@ -82,13 +116,13 @@ class EventFraming:
             raise self._too_large()
         return events
 
-    def close(self) -> list[Event]:
+    def end(self) -> Events:
         """Ends the stream. An event without its final blank line still counts, because some servers omit it."""
-        events: list[Event] = []
+        events = Events()
         self._add([self._complete_line(b""), b""], events)
         return events
 
-    def _add_named(self, piece: bytes, events: list[Event]) -> bytes:
+    def _add_named(self, piece: bytes, events: Events) -> bytes:
         """Adds the event whose name came in an earlier piece, if the rest of it is one line; returns what follows."""
         first, end, later = piece.partition(b"\n\n")
         if not end:
@@ -96,12 +130,12 @@ class EventFraming:
         line = bytes(self._line) + first
         if not line.startswith(_DATA) or b"\n" in line or len(line) > self._max:
             return piece
-        events.append(Event(self._name, _shallow(line[len(_DATA) :])))
+        events.add(self._name, _shallow(line[len(_DATA) :]))
         self._name = ""
         self._line.clear()
         return later
 
-    def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
+    def _add_plain(self, piece: bytes, events: Events) -> bytes:
         """Adds events of the usual kinds, a `data:` line with or without an `event:` line before it, and returns the
         bytes from the first other event on.
         """
@@ -114,24 +148,25 @@ class EventFraming:
             are_single = whole.count(b"\n") == 2 * len(lines) - 2
             if are_single and max(map(len, lines)) <= self._short:
                 self._line.clear()
-                events += map(_unnamed, lines)
+                events.names += [""] * len(lines)
+                events.data += lines
                 return piece[end + 2 :]
         blocks = whole.split(b"\n\n")
         for place, block in enumerate(blocks):
             first, _, line = block.partition(_NAMED_DATA)
             name = self._known.get(first)
             if name is not None and len(line) <= self._short and b"\n" not in line:
-                events.append(Event(name, line))
+                events.add(name, line)
             elif (event := self._plain(block)) is not None:
-                events.append(event)
+                events.add(*event)
             else:
                 return piece if place == 0 else b"\n\n".join(blocks[place:]) + piece[end:]
             if place == 0:
                 self._line.clear()
         return piece[end + 2 :]
 
-    def _plain(self, block: bytes) -> Event | None:
-        """The event of one `data:` line, or of two lines of which the first is its name."""
+    def _plain(self, block: bytes) -> tuple[str, bytes] | None:
+        """Name and data of one `data:` line, or of two lines of which the first is its name."""
         head, _, line = block.rpartition(b"\n")
         if not line.startswith(_DATA) or len(line) > self._max or b"\n" in head:
             return None
@@ -140,7 +175,7 @@ class EventFraming:
         name = head[7:].decode("utf-8", "replace")
         if head and len(self._known) < _MAX_KNOWN:
             self._known[head] = name
-        return Event(name, _shallow(line[len(_DATA) :]))
+        return name, _shallow(line[len(_DATA) :])
 
     def _complete_line(self, end: bytes) -> bytes:
         """The line that ends with `end`, including its earlier pieces."""
@@ -153,7 +188,7 @@ class EventFraming:
             end = end.removeprefix(_BOM)
         return end
 
-    def _add(self, lines: list[bytes], events: list[Event]) -> None:
+    def _add(self, lines: list[bytes], events: Events) -> None:
         for line in lines:
             if not line:
                 if self._data or self._bare or self._name:
@@ -162,7 +197,7 @@ class EventFraming:
                 name = "" if self._data else self._name
                 if self._data:
                     self._dispatch(events)
-                events.append(Event(name, _shallow(line.strip())))
+                events.add(name, _shallow(line.strip()))
             elif line[0] != _COLON:  # else a comment
                 self._add_field(line)
 
@@ -186,12 +221,13 @@ class EventFraming:
         if self._size > self._max:
             raise self._too_large()
 
-    def _dispatch(self, events: list[Event]) -> None:
+    def _dispatch(self, events: Events) -> None:
         if len(self._data) == 1 and not self._bare:
-            events.append(Event(self._name, _shallow(self._data[0])))
+            events.add(self._name, _shallow(self._data[0]))
         elif self._data or self._bare:
             named = list(zip(self._names, self._data, strict=True))
-            events += [Event(name, _shallow(data)) for name, data in _objects(named, self._bare, self._name)]
+            for name, data in _objects(named, self._bare, self._name):
+                events.add(name, _shallow(data))
         self._data.clear()
         self._names.clear()
         self._bare.clear()

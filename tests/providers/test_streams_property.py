@@ -20,7 +20,7 @@ from proxy.providers.base.contract import StreamDecoder
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
-from proxy.schema.sse import Event, EventFraming
+from proxy.schema.sse import Event, EventFraming, Events
 from proxy.schema.usage import Usage
 from proxy.server.formats.chat import decode_chat
 from proxy.server.formats.chat_answer import ChunkWriter
@@ -246,7 +246,7 @@ def decoded_at_once(kind: str, data: bytes, cuts: list[int]) -> tuple[list[ChatC
     decoder = PROVIDERS[kind.partition(",")[0]]().stream_decoder(REQUEST)
     framing, chunks = EventFraming(), []
     bounds = [0, *cuts, len(data)]
-    for events in [*(framing.feed(data[begin:end]) for begin, end in pairwise(bounds)), framing.close()]:
+    for events in [*(framing.take(data[begin:end]) for begin, end in pairwise(bounds)), framing.end()]:
         at = 0
         while at < len(events):
             if (run := decoder.texts(events, at)) is not None:
@@ -297,7 +297,7 @@ def test_nearly_all_texts_are_read_at_once(kind: str):
     """In one go, from the second or third on: each other way costs several times as much."""
     said = Said(tokens=[f"tok{number} " for number in range(50)], reasoning=[], calls=[], finish="stop")
     decoder = PROVIDERS[kind]().stream_decoder(REQUEST)
-    events = framed(WRITERS[kind](said, []), [])
+    events = Events(framed(WRITERS[kind](said, []), []))
     taken: list[str] = []
     at = 0
     while at < len(events):

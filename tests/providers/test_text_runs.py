@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.providers.base.runs import Steps, TextRuns
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 
 def only_text(data: bytes) -> dict[str, str]:
@@ -29,7 +29,7 @@ def event(text: str, n: int = 1, *, ascii_only: bool = False) -> bytes:
 
 
 def runs_of(data: list[bytes], runs: TextRuns | None = None) -> list[str]:
-    return (runs or TextRuns(b'"text":"')).read([Event("", each) for each in data], 0, STEPS)
+    return (runs or TextRuns(b'"text":"')).read(Events([Event("", each) for each in data]), 0, STEPS)
 
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\\{}:n\x7f'), min_size=1, max_size=5)
@@ -73,6 +73,6 @@ def test_a_later_run_may_look_different() -> None:
 
 def test_events_of_one_name_are_a_run() -> None:
     """The next name may mean anything."""
-    events = [Event("a", event("1")), Event("a", event("2")), Event("b", event("3"))]
+    events = Events([Event("a", event("1")), Event("a", event("2")), Event("b", event("3"))])
     assert TextRuns(b'"text":"').read(events, 0, STEPS) == ["1", "2"]
     assert TextRuns(b'"text":"').read(events, 2, STEPS) == ["3"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json_structure import MAX_NESTING
-from proxy.schema.sse import Event, EventFraming
+from proxy.schema.sse import Event, EventFraming, Events
 from tests.slowness import usual_s
 
 SAMPLE = (
@@ -43,10 +43,10 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
 class Plain(EventFraming):
     """Without the short way for usual events."""
 
-    def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
+    def _add_plain(self, piece: bytes, events: Events) -> bytes:
         return piece
 
-    def _add_named(self, piece: bytes, events: list[Event]) -> bytes:
+    def _add_named(self, piece: bytes, events: Events) -> bytes:
         return piece
 
 

@@ -5,7 +5,6 @@ The `type` of an event decides. Unknown types are skipped, and so is the work of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -27,7 +26,7 @@ from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
-from proxy.schema.sse import Event
+from proxy.schema.sse import Events
 
 BETWEEN = "\n\n"  # between two thoughts
 _FINISH = {
@@ -135,9 +134,9 @@ class AnthropicStreamDecoder(EventDecoder):
             return [] if self.finished else self.end(self._first or {}, {}, is_last=True)
         return [] if self.finished else self._content(str(kind), body)
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         """What `feed` does with one event after the other, without its cost for each; never the first text."""
-        if self.done or self.finished or self._split is not None or not self._length or _TEXT not in events[at].data:
+        if self.done or self.finished or self._split is not None or not self._length or _TEXT not in events.data[at]:
             return None
         pieces = self._runs.read(events, at, (self._only_text,))
         if not pieces:

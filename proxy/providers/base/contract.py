@@ -7,7 +7,7 @@ instances share. `upstream` sends what `build_request` returns, adds `authorize(
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
@@ -24,7 +24,7 @@ from proxy.schema.json import encode_sized
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
 from proxy.schema.request import NativeBody
 from proxy.schema.rerank import RerankRequest, RerankResponse
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 
 class HTTPRequest(Struct, frozen=True):
@@ -97,7 +97,7 @@ class StreamDecoder(Protocol):
         """Chunks of one event. Raises UpstreamError for an error event inside a 200."""
         ...
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         """One chunk for the events from number `at` on, as far as each only adds text to the same choice. It has a
         piece for each of these, which are not fed then. None, or fewer than there are, is never wrong.
         """

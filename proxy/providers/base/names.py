@@ -5,7 +5,7 @@ builder of the request and the reader of the answer compute the same one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from proxy.providers.base.answers import objects
 from proxy.providers.base.contract import StreamDecoder
 from proxy.providers.base.tools import plain_tools, tool_name
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 
 class NameRule(Struct, frozen=True):
@@ -126,7 +126,7 @@ class _Restoring:
     def feed(self, event: Event) -> list[ChatChunk]:
         return self._restored(self._decoder.feed(event))
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         return self._decoder.texts(events, at)
 
     def close(self) -> list[ChatChunk]:

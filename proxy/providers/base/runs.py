@@ -5,19 +5,17 @@ Hardly a step is Python's own for each event: a stream has hundreds of them, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from proxy.schema.sse import Event
+from proxy.schema.sse import Events
 
 _MAX_EVENTS = 256  # that are read at once: what is not used of them is read again
-_name, _data = attrgetter("name"), attrgetter("data")
 _texts = msgspec.json.Decoder(list[Annotated[str, Meta(min_length=1)]]).decode
 
 
@@ -31,11 +29,13 @@ class TextRuns:
         self._mark = mark
         self._head = self._tail = b""  # around the text of one event; most of those that follow repeat them
 
-    def read(self, events: Sequence[Event], at: int, steps: Steps) -> list[str]:
+    def read(self, events: Events, at: int, steps: Steps) -> list[str]:
         """The texts of the events from number `at` on, as far as each only adds text and has the name of the first."""
-        rest = map(events.__getitem__, range(at, min(len(events), at + _MAX_EVENTS)))
-        _, run = next(groupby(rest, _name))
-        found = list(map(_data, run))
+        names = events.names[at : at + _MAX_EVENTS]
+        alike = len(names)
+        if names.count(names[0]) < alike:
+            alike = next(number for number, name in enumerate(names) if name != names[0])
+        found = events.data[at : at + alike]
         if not self._head or not found[0].startswith(self._head):
             self._learn(found[0], steps)
         return self._alike(found[:]) or _one_by_one(found, steps)

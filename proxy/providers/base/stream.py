@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.errors import build
 from proxy.providers.base.lenient import ends_in_half, with_halves_moved
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.json import encode
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 _DONE = b"[DONE]"
 _FIELD = b"data:"
@@ -38,7 +37,7 @@ class EventDecoder:
             return [*before, *self.at_end_marker()]
         return self._padding(data, event.name)
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         """One chunk for the events from number `at` on, as far as each only adds text to the same choice. It has a
         piece for each of these, which are not fed then. None, or fewer than there are, is never wrong.
         """

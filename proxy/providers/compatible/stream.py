@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal, cast
 
@@ -32,7 +31,7 @@ from proxy.providers.compatible.response import (
 )
 from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamTruncated
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 # Fields of a delta that are not part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
 _NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index", "usage"})
@@ -120,9 +119,9 @@ class CompatibleStreamDecoder(EventDecoder):
         self._is_quick = is_whole and self.has_quick_text and self._misses < _MAX_MISSES
         return chunks
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         """What `feed` does with one event after the other, without its cost for each; only for a single choice."""
-        if not self._is_quick or self._calls.keys() != {0} or self._finished or events[at].name:
+        if not self._is_quick or self._calls.keys() != {0} or self._finished or events.names[at]:
             return None
         pieces = self._runs.read(events, at, _TEXT_STEPS)
         if not pieces:

@@ -7,7 +7,7 @@ tool the JSON is its arguments; with several it is `{"name": ..., "arguments": .
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 from proxy.providers.base.call_ids import CallIds, Offer
@@ -17,7 +17,7 @@ from proxy.providers.base.tools import allowed_tools, chosen_name, function_of, 
 from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import decode, encode
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 # The schema subset of llama.cpp's grammar, without references: those of several tools could have the same names.
 _GRAMMAR = Subset(
@@ -141,7 +141,7 @@ class ForcedCallDecoder:
     def feed(self, event: Event) -> list[ChatChunk]:
         return [self._chunk(chunk) for chunk in self._decoder.feed(event)]
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         return None
 
     def close(self) -> list[ChatChunk]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 from proxy.providers.base.answers import arguments_text, decode, mapping, objects, whole_arguments
@@ -24,7 +23,7 @@ from proxy.providers.compatible.responses.answer import (
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamTruncated
-from proxy.schema.sse import Event
+from proxy.schema.sse import Event, Events
 
 _LAST = ("response.completed", "response.incomplete")
 _FAILED = ("response.failed", "response.cancelled", "response.error", "error")
@@ -249,7 +248,7 @@ class EitherDecoder(EventDecoder):
         self.done = self._chosen.done
         return chunks
 
-    def texts(self, events: Sequence[Event], at: int) -> TextChunk | None:
+    def texts(self, events: Events, at: int) -> TextChunk | None:
         if self._chosen is None or self._split is not None or self.done:
             return None
         return self._chosen.texts(events, at)
