@@ -14,6 +14,7 @@ import msgspec
 import numpy as np  # type: ignore[import-not-found]
 
 from proxy.routing.classify import MAGIC, TASKS, Header
+from proxy.routing.sentences import PLACES
 
 LANGUAGES = (
     *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
@@ -26,6 +27,9 @@ PRIOR = dict.fromkeys(("sv", "uk", "cs", "da", "fi", "hu", "no", "ro"), -1.0)
 PRIOR |= dict.fromkeys(("ca", "hr", "lt", "sk", "et", "lv", "sl"), -2.0) | dict.fromkeys(("sw", "tl"), -3.5)
 PRIOR |= dict.fromkeys(("af", "cy", "sq"), -4.0) | {"so": -8.0}
 PRIOR |= {"en": 3.0, "es": 1.0, "de": 0.7, "fr": 0.7, "pt": 0.3, "it": 0.3, "ru": 6.0, "hi": 9.0, "ar": 2.0}
+
+
+Tasks = tuple[Any, Any, float]  # a `classifier_fit.Model`, the table of its columns, the temperature
 
 
 def language_tables(folder: Path) -> dict[str, Any]:
@@ -62,7 +66,7 @@ class Weights:
         count = len(TASKS) * header.grams
         columns = np.frombuffer(data, dtype=np.uint8, count=count, offset=start).reshape(len(TASKS), -1)
         self._columns = (columns.astype(float) - 128) * header.scale
-        self._others = data[start + count :]
+        self._others = data[start + count + header.grams :]  # the weights of sentences are learned anew
 
     @property
     def features(self) -> set[int | str]:
@@ -78,14 +82,31 @@ class Weights:
         found[:, -1] = self._header.bias
         return found
 
-    def with_tasks(self, tasks: tuple[Any, Any, float], shape: float) -> bytes:
-        """The file with other weights for the tasks: those in the columns of a table, and a temperature."""
-        weights, table, temperature = tasks
-        header = msgspec.to_builtins(self._header)
-        grams, columns, shapes = quantised(weights[:, :-1], table, self._header.scale, shape)
-        header |= {"grams": len(grams), "bias": _rounded(weights[:, -1]), "temperature": temperature, "shapes": shapes}
+    def with_tasks(self, tasks: Tasks, shape: float) -> bytes:
+        """The file with other weights for the tasks."""
+        of_tasks, grams, columns = _of_tasks(tasks, self._header.scale, shape)
+        header = msgspec.to_builtins(self._header) | of_tasks
         header["language_bias"] = [PRIOR.get(code, 0.0) for code in header["languages"]]
         return _file(header, grams, columns, self._others)
+
+
+def _of_tasks(tasks: Tasks, scale: float, shape: float) -> tuple[dict[str, Any], list[int], list[bytes]]:
+    """The header's part about the tasks, the n-grams, and their weights: the last column is that of sentences."""
+    (weights, sentence, places), table, temperature = tasks
+    weight_scale = float(np.abs(sentence[: table.grams]).max()) / 127 or 1.0
+    every = np.vstack([weights[:, :-1] / scale, sentence / weight_scale])
+    grams, columns, _ = quantised(every, table, 1.0, shape)
+    _, _, shapes = quantised(weights[:, :-1], table, scale, shape)
+    header = {
+        "grams": len(grams),
+        "scale": scale,
+        "weight_scale": weight_scale,
+        "places": dict(zip(PLACES, _rounded(places), strict=True)),
+        "bias": _rounded(weights[:, -1]),
+        "temperature": temperature,
+        "shapes": shapes,
+    }
+    return header, grams, columns
 
 
 def quantised(weights: Any, table: Any, scale: float, shape: float) -> tuple[list[int], list[bytes], dict[str, Any]]:
@@ -93,31 +114,25 @@ def quantised(weights: Any, table: Any, scale: float, shape: float) -> tuple[lis
     grams = [key for key in table.columns if not isinstance(key, str)]
     shapes = [key for key in table.columns if isinstance(key, str)]
     rounded = np.clip(np.round(weights[:, : len(grams)] / scale), -127, 127).astype(int) + 128
-    kept = np.flatnonzero((rounded != 128).any(axis=0))
+    kept = np.flatnonzero((rounded[: len(TASKS)] != 128).any(axis=0))  # a sentence's weight alone classifies nothing
     named = {name: [round(float(one) * shape, 4) for one in weights[:, table.columns[name]]] for name in shapes}
     return [grams[number] for number in kept], [bytes(column.tolist()) for column in rounded[:, kept]], named
 
 
 def pack(
-    tasks: tuple[Any, Any, float],
+    tasks: Tasks,
     questions: tuple[Any, Any, float, Any],
     languages: dict[str, Any],
     factors: dict[str, float],
 ) -> bytes:
-    """`tasks`: weights with the bias as the last column, their table, the temperature."""
-    weights, table, temperature = tasks
+    (weights, _, _), table, _ = tasks
     scale = float(np.abs(weights[:, : table.grams]).max()) / 127 * 0.6
-    grams, columns, shapes = quantised(weights[:, :-1], table, scale, factors["shape"])
+    of_tasks, grams, columns = _of_tasks(tasks, scale, factors["shape"])
     coefficients, slopes, bias, hard_table = questions
     hard, hard_columns, hard_shapes = quantised(coefficients[None, :], hard_table, scale, factors["shape"])
-    header = {
-        "grams": len(grams),
-        "scale": scale,
-        "bias": _rounded(weights[:, -1]),
-        "temperature": temperature,
-        "shapes": shapes,
-        "body": factors["body"],
+    header = of_tasks | {
         "system": factors["system"],
+        "hard_scale": scale,
         "hard_grams": len(hard),
         "hard_bias": round(bias, 4),
         "hard_shapes": {name: weight for name, (weight,) in hard_shapes.items()},

@@ -39,8 +39,12 @@ def scores_without(rows: list[dict[str, Any]], source: str) -> Any:
     some: list[dict[str, Any]] = [{} for _ in texts]
     for row, text in zip(some, texts, strict=True):
         sample, _, _ = question_window(text)
-        describe_question(row, sample, sample)
-    return table.matrix(some) @ grams + np.array([row["measures"] for row in some]) @ slopes + bias
+        describe_question(row, sample)
+    return (
+        table.matrix([row["hard"] for row in some]) @ grams
+        + np.array([row["measures"] for row in some]) @ slopes
+        + bias
+    )
 
 
 def main() -> None:

@@ -21,26 +21,25 @@ import sys
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np  # type: ignore[import-not-found]
-from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 from sklearn.linear_model import Ridge  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from classifier_file import Weights, language_tables, pack  # type: ignore[import-not-found]
+from classifier_fit import fit, lightened, scores_of, softmax, weights_of  # type: ignore[import-not-found]
 
 from proxy.routing.classify import TASKS
 from proxy.routing.conversation import Conversation
-from proxy.routing.features import difficulty_features, features_of, window
+from proxy.routing.features import difficulty_features, features_of, question_window, window
 
-BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.12
-STRENGTH, RIDGE, MEASURES_RIDGE = 10.0, 200.0, 30.0
-# How far more prompts move existing weights. For languages left out, 4 is better than 1, and 12 no worse.
-MORE_STRENGTH = 6.0
+SYSTEM, SHAPE = 0.7, 0.12
+RIDGE, MEASURES_RIDGE = 200.0, 30.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
 # Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
@@ -48,7 +47,8 @@ COARSE = 0.2
 FOLDS = 4
 # The final model has seen more prompts than those of the cross-validation and is right more often.
 SHARPEN = 0.87
-SEEN = 3
+SEEN = 2
+MOST = 60_000  # n-grams with weights; of writers left out, twice as many classify no prompt better
 
 
 class Table:
@@ -59,13 +59,14 @@ class Table:
         self.columns: dict[Any, int] = {}
 
     def keep(self, rows: list[dict[str, Any]], start: Weights | None = None) -> None:
-        """N-grams of three sources, where each prompt of a diverse source counts: a template teaches its own words.
+        """N-grams of two sources, where each prompt of a diverse source counts: a template teaches its own words.
         Also all that `start` has a weight for.
         """
         sources: defaultdict[Any, set[str]] = defaultdict(set)
         for number, row in enumerate(rows):
             source = f"{row['source']} {number}" if row.get("diverse") else row.get("group", row["source"])
-            for key in row[self.of]:
+            parts = [values for values, _, _ in row.get("sentences", ())] if self.of == "values" else []
+            for key in chain(row[self.of], *parts):
                 sources[key].add(source)
         found = {key for key in sources if isinstance(key, str) or len(sources[key]) >= SEEN}
         found |= start.features if start is not None else set()
@@ -77,43 +78,39 @@ class Table:
         """Their columns are the first ones."""
         return sum(not isinstance(key, str) for key in self.columns)
 
-    def matrix(self, rows: list[dict[str, Any]]) -> Any:
+    def matrix(self, described: list[dict[Any, float]]) -> Any:
+        """A row for each: the values of its features that have a column."""
         data, indices, starts = [], [], [0]
-        for row in rows:
-            for key, value in row[self.of].items():
+        for values in described:
+            for key, value in values.items():
                 if (column := self.columns.get(key)) is not None:
                     indices.append(column)
                     data.append(value)
             starts.append(len(indices))
-        return csr_matrix((data, indices, starts), shape=(len(rows), len(self.columns)))
+        return csr_matrix((data, indices, starts), shape=(len(described), len(self.columns)))
 
 
 def describe(row: dict[str, Any]) -> None:
     """Add the values that the weights are multiplied with: the same sums as `Classifier._scores` and `_difficulty`."""
-    system = row.get("system", "")
-    sample = window(row["text"])
+    system = row.get("system") or ""
     conversation = Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False))
-    features = features_of(conversation, sample)
-    values: defaultdict[Any, float] = defaultdict(float)
-    ends = [([*end.singles, *end.pairs, *end.others, *end.starts], 1.0) for end in features.ends]
-    for hashes, weight in (*ends, (features.body, BODY), (features.system, SYSTEM)):
-        for key in hashes:
-            values[key] += weight / math.sqrt(len(hashes))
-    for name in features.shape:
-        values[name] += SHAPE
-    row["values"] = values
-    describe_question(row, row["text"], sample)
+    features = features_of(conversation, window(row["text"]))
+    row["sentences"] = [
+        (_values([*part.singles, *part.pairs, *part.others, *part.starts]), part.place, len(part))
+        for part in features.sentences
+    ]
+    row["values"] = _values(features.system, SYSTEM) | dict.fromkeys(features.shape, SHAPE)
+    describe_question(row, question_window(row["text"])[0])
 
 
-def describe_question(row: dict[str, Any], text: str, sample: str) -> None:
+def _values(hashes: list[int], unit: float = 1.0) -> dict[Any, float]:
+    return {key: number * unit / math.sqrt(len(hashes)) for key, number in Counter(hashes).items()}
+
+
+def describe_question(row: dict[str, Any], sample: str) -> None:
     """Add what the difficulty is judged by."""
-    grams, shape, row["measures"] = difficulty_features(text, sample)
-    values: defaultdict[Any, float] = defaultdict(float)
-    for key in grams:
-        values[key] += 1 / math.sqrt(len(grams))
-    for name in shape:
-        values[name] += SHAPE
-    row["hard"] = values
+    grams, shape, row["measures"] = difficulty_features(sample)
+    row["hard"] = _values(grams) | dict.fromkeys(shape, SHAPE)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -124,47 +121,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for row in rows:
         describe(row)
     return rows
-
-
-def weights_of(rows: list[dict[str, Any]]) -> Any:
-    """Each task counts the same; within it each source counts with the root of its size."""
-    sizes = Counter((row["labels"][0], row["source"]) for row in rows)
-    raw = np.array([row.get("weight", 1.0) / math.sqrt(sizes[row["labels"][0], row["source"]]) for row in rows])
-    tasks = np.array([TASKS.index(row["labels"][0]) for row in rows])
-    for task in range(len(TASKS)):
-        raw[tasks == task] *= len(rows) / len(TASKS) / raw[tasks == task].sum()
-    return raw
-
-
-def fit(rows: list[dict[str, Any]], table: Table, start: Weights | None) -> Any:
-    """A column of weights for each feature, and one for the bias: the logistic regression with the penalty on the
-    distance from the weights of `start`, so what they know of prompts that are not here stays known.
-    """
-    count = len(table.columns)
-    first = np.zeros((len(TASKS), count + 1)) if start is None else start.aligned(table.columns, SHAPE)
-    strength = STRENGTH if start is None else MORE_STRENGTH
-    inputs = table.matrix(rows)
-    transposed = inputs.T.tocsr()
-    wanted = np.zeros((len(rows), len(TASKS)))
-    wanted[range(len(rows)), [TASKS.index(row["labels"][0]) for row in rows]] = 1
-    weights = strength * weights_of(rows)
-    known = inputs @ first[:, :count].T + first[:, count]
-
-    def loss(moved: Any) -> tuple[float, Any]:
-        change = moved.reshape(first.shape)
-        scores = known + inputs @ change[:, :count].T + change[:, count]
-        odds = softmax(scores, 1.0)
-        errors = (odds - wanted) * weights[:, None]
-        gradient = np.hstack([(transposed @ errors).T + change[:, :count], errors.sum(axis=0)[:, None]])
-        likelihood = float((weights * np.log((odds * wanted).sum(axis=1) + 1e-30)).sum())
-        return float((change[:, :count] ** 2).sum()) / 2 - likelihood, gradient.ravel()
-
-    found = minimize(loss, np.zeros(first.size), jac=True, method="L-BFGS-B", options={"maxiter": 150, "ftol": 1e-7})
-    return first + found.x.reshape(first.shape)
-
-
-def scores_of(weights: Any, table: Table, rows: list[dict[str, Any]]) -> Any:
-    return table.matrix(rows) @ weights[:, :-1].T + weights[:, -1]
 
 
 def unseen_scores(
@@ -179,7 +135,8 @@ def unseen_scores(
             continue
         table = Table()
         table.keep(others, start)
-        scores[some] = scores_of(fit(others, table, start), table, [rows[index] for index in some])
+        model = fit(others, table, start.aligned(table.columns, SHAPE) if start else None)
+        scores[some] = scores_of(model, table, [rows[index] for index in some])
     return scores
 
 
@@ -193,11 +150,6 @@ def source_fold(rows: list[dict[str, Any]], folds: int) -> Callable[[dict[str, A
 def prompt_fold(row: dict[str, Any], folds: int) -> int:
     """Diverse sources are split by prompt; of a templated one every prompt is always in the training set."""
     return zlib.crc32(row["text"].encode()) % folds if row.get("diverse") else folds
-
-
-def softmax(scores: Any, temperature: float) -> Any:
-    exponents = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-    return exponents / exponents.sum(axis=1, keepdims=True)
 
 
 def temperature_of(scores: Any, rows: list[dict[str, Any]]) -> float:
@@ -246,7 +198,7 @@ def difficulty_of(rows: list[dict[str, Any]]) -> tuple[Any, Any, float, Table]:
     measures = np.array([row["measures"] for row in some])
     slopes = slopes_of(some, measures, target)
     model = Ridge(alpha=RIDGE, solver="sparse_cg", tol=1e-5)
-    grams = table.matrix(some)
+    grams = table.matrix([row["hard"] for row in some])
     model.fit(grams, target - measures @ slopes, sample_weight=weights * len(some) / weights.sum())
     # Ridge regression shrinks the levels towards their mean.
     found = measures @ slopes + grams @ model.coef_ + model.intercept_
@@ -299,8 +251,9 @@ def main() -> None:
             report(unseen[some], [labelled[number] for number in some], source)
     table = Table()
     table.keep(rows if start is None else labelled, start)
-    tasks = fit(labelled, table, start), table, temperature
-    factors = {"body": BODY, "system": SYSTEM, "shape": SHAPE}
+    model = fit(labelled, table, start.aligned(table.columns, SHAPE) if start else None)
+    tasks = lightened(model, table, MOST), table, temperature
+    factors = {"system": SYSTEM, "shape": SHAPE}
     if start is None:
         content = pack(tasks, difficulty_of(rows), language_tables(options.data / "languages"), factors)
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterable
 from importlib import resources
 from itertools import chain, repeat
 from math import inf
@@ -43,13 +44,12 @@ EVIDENCE = 5
 _SHORT_TRIGRAMS, _SURE = 24, 3.0
 KEPT = 1_024
 
-# Columns of the n-gram table: how many n-grams were found, and one score for each task.
-_COLUMNS = 1 + len(TASKS)
-_FIELD = 4
-_LANGUAGE_FIELD = 2  # the sum over the trigrams of a text fits
-_UNPACK = struct.Struct(f"<{_COLUMNS}I")
+# Columns of the n-gram table: how many n-grams were found, one score for each task, and the weight of a sentence.
+_COLUMNS = 1 + len(TASKS) + 1
+_FIELD = 2  # bytes: the sum over the n-grams of a sentence fits, and over the letter trigrams of a text
+_UNPACK = struct.Struct(f"<{_COLUMNS}H")
 _ZERO = 128
-MAGIC = b"MMPC0002"
+MAGIC = b"MMPC0003"
 
 
 class Classified(Struct, frozen=True):
@@ -62,15 +62,19 @@ class Classified(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """The metadata of the weights file, ahead of its tables."""
+    """The metadata of the weights file, ahead of its tables. `scale`, `weight_scale`, `hard_scale`: the units of the
+    tasks' weights, of the weights of sentences and of the difficulty's. `places`: how much a sentence's place counts.
+    """
 
     grams: int
     scale: float
+    weight_scale: float
+    places: dict[str, float]
     bias: list[float]
     temperature: float
     shapes: dict[str, list[float]]
-    body: float
     system: float
+    hard_scale: float
     hard_grams: int
     hard_bias: float
     hard_shapes: dict[str, float]
@@ -101,12 +105,12 @@ class Classifier:
         for number in range(_COLUMNS - 1):
             first = start + number * header.grams
             columns.append(data[first : first + header.grams])
-        self._rows = dict(zip(hashes, _packed(columns, _FIELD), strict=True))
+        self._rows = dict(zip(hashes, _packed(columns), strict=True))
         start += (_COLUMNS - 1) * header.grams
         count = len(header.trigrams)
         letters = [data[start + n * count : start + (n + 1) * count] for n in range(len(header.languages))]
         self._trigrams: dict[str | bytes, int] = {}
-        for trigram, row in zip(header.trigrams, _packed(letters, _LANGUAGE_FIELD), strict=True):
+        for trigram, row in zip(header.trigrams, _packed(letters), strict=True):
             self._trigrams[trigram] = row
             if trigram.isascii():
                 self._trigrams[trigram.encode()] = row
@@ -143,11 +147,7 @@ class Classifier:
         return Classified(
             task=TASKS[task],
             confidence=round(1 / odds, 3),
-            difficulty=self._difficulty(
-                list(chain.from_iterable(chain(end.singles, end.pairs, end.starts) for end in features.ends)),
-                features.shape,
-                features.measures,
-            ),
+            difficulty=self.difficulty(conversation.text)[0],
             language=self._language(conversation.text),
         )
 
@@ -168,7 +168,7 @@ class Classifier:
         key = hash(sample)
         found = self._known_difficulties.get(key)
         if found is None:
-            found = self._difficulty(*difficulty_features(sample, sample))
+            found = self._difficulty(*difficulty_features(sample))
             self._keep(self._known_difficulties, key, found)
         if len(text) <= head + tail:
             return found, f"the {len(text)} characters of the question"
@@ -178,37 +178,53 @@ class Classifier:
         header = self._header
         hardness = header.hard_bias + sum(map(mul, header.measures, measures))
         hardness += sum(map(header.hard_shapes.get, shape, repeat(0.0)))
-        hardness += sum(map(self._hard.get, grams, repeat(0))) * header.scale / math.sqrt(len(grams) or 1)
+        hardness += sum(map(self._hard.get, grams, repeat(0))) * header.hard_scale / math.sqrt(len(grams) or 1)
         return round(1 / (1 + math.exp(-max(-30.0, min(30.0, hardness)))), 3)
 
     def _scores(self, features: Features) -> list[float]:
-        header = self._header
-        total = list(header.bias)
-        for hashes, number, weight in (
-            *((chain(end.singles, end.pairs, end.starts, end.others), len(end), 1.0) for end in features.ends),
-            (features.body, len(features.body), header.body),
-            (features.system, len(features.system), header.system),
-        ):
-            if not number:
-                continue
-            found, *sums = _UNPACK.unpack(sum(map(self._rows.get, hashes, repeat(0))).to_bytes(_UNPACK.size, "little"))
-            factor = header.scale * weight / math.sqrt(number)
-            total = [one + (added - _ZERO * found) * factor for one, added in zip(total, sums, strict=True)]
+        """The sum of five linear models: of all n-grams, of those of the sentences (each with its own weight, which is
+        softmax over another linear model), of the system prompt, of the shape, and the bias.
+        """
+        header, parts = self._header, features.sentences
+        number = sum(map(len, parts)) or 1
+        read = [self._sum(chain(part.singles, part.pairs, part.starts, part.others)) for part in parts]
+        sizes = [math.sqrt(len(part) or 1) for part in parts]
+        weights = [
+            sums[-1] * header.weight_scale / size + header.places[part.place]
+            for part, sums, size in zip(parts, read, sizes, strict=True)
+        ]
+        most = max(weights)
+        weights = [math.exp(weight - most) for weight in weights]
+        share, whole = header.scale / sum(weights), header.scale / math.sqrt(number)
+        total = header.bias
+        for sums, weight, size in zip(read, weights, sizes, strict=True):
+            factor = weight * share / size + whole
+            total = [one + added * factor for one, added in zip(total, sums, strict=False)]
+        if features.system:
+            factor = header.scale * header.system / math.sqrt(len(features.system))
+            total = [one + added * factor for one, added in zip(total, self._sum(features.system), strict=False)]
         for name in features.shape:
             if shape := header.shapes.get(name):
                 total = [one + added for one, added in zip(total, shape, strict=True)]
         return total
 
+    def _sum(self, hashes: Iterable[int]) -> list[int]:
+        """The sums of the n-grams' weights: one for each task, and that of the sentence's weight."""
+        packed = sum(map(self._rows.get, hashes, repeat(0)))
+        found, *sums = _UNPACK.unpack(packed.to_bytes(_UNPACK.size, "little"))
+        zero = _ZERO * found
+        return [each - zero for each in sums]
+
     def _evidence(self, features: Features, task: int) -> tuple[str, ...]:
         shift = 8 * _FIELD * (1 + task)
         mask = (1 << 8 * _FIELD) - 1
         found: list[tuple[float, str]] = []
-        for end in features.ends:
-            unit = self._header.scale / math.sqrt(max(1, len(end)))
-            for width, hashes in ((1, end.singles), (2, end.pairs)):
+        for part in features.sentences:
+            unit = self._header.scale / math.sqrt(max(1, len(part)))
+            for width, hashes in ((1, part.singles), (2, part.pairs)):
                 for at, row in enumerate(map(self._rows.get, hashes)):
                     if row is not None:
-                        name = b" ".join(end.tokens[at : at + width]).decode(errors="replace")
+                        name = b" ".join(part.words[at : at + width]).decode(errors="replace")
                         found.append((((row >> shift & mask) - _ZERO) * unit, name))
         shapes = self._header.shapes
         found += [(shapes[name][task], name) for name in features.shape if name in shapes and not name.endswith(" 0")]
@@ -224,7 +240,7 @@ class Classifier:
         if not total:
             return "und"
         languages = self._header.languages
-        sums = struct.unpack(f"<{len(languages)}H", total.to_bytes(_LANGUAGE_FIELD * len(languages), "little"))
+        sums = struct.unpack(f"<{len(languages)}H", total.to_bytes(_FIELD * len(languages), "little"))
         scale = self._header.trigram_scale
         scores = [
             one * scale + bias if one else -inf for one, bias in zip(sums, self._header.language_bias, strict=True)
@@ -240,10 +256,10 @@ def load(kept: int = KEPT) -> Classifier:
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes(), kept)
 
 
-def _packed(columns: list[bytes], field: int) -> list[int]:
-    """One integer for each row, with so many bytes a column: its value in column 0 in the lowest ones, and so on."""
-    rows, width = len(columns[0]), field * len(columns)
+def _packed(columns: list[bytes]) -> list[int]:
+    """One integer for each row: its value in column 0 in the lowest bits, and so on."""
+    rows, width = len(columns[0]), _FIELD * len(columns)
     table = bytearray(rows * width)
     for number, column in enumerate(columns):
-        table[number * field :: width] = column
+        table[number * _FIELD :: width] = column
     return [int.from_bytes(table[at : at + width], "little") for at in range(0, rows * width, width)]

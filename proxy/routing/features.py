@@ -16,7 +16,8 @@ from zlib import crc32
 from msgspec import Struct
 
 from proxy.routing.conversation import Conversation
-from proxy.routing.ends import ANY, END_TOKENS, FIRST, LAST, End, end_of, ends_in, starts_of
+from proxy.routing.sentences import ANY, Sentence, sentences_of, starts_of
+from proxy.routing.words import blocks_of, is_dense, prepared, words_of
 
 HEAD_CHARS, TAIL_CHARS = 1_200, 400
 # Characters outside ASCII cost more.
@@ -27,33 +28,16 @@ SYSTEM_CHARS = 300
 # The windows for the difficulty alone: all of a usual word problem.
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
-_GROWTH_CHARS = 64  # a capital dotted i is two characters in lower case: a text of these would take half as long again
-_BODY_TOKENS = 160
-_BODY = 5  # the name space of the words between the ends, beside those of `ends`
-
-_DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf900-\ufaff"
-_find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}}").match
-_find_sparse = re.compile(rf"[^\W{_DENSE_SCRIPTS}]").search  # a letter or digit of another script
-_find_words = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W_{_DENSE_SCRIPTS}]+").findall
-_split_dense = re.compile(f"([{_DENSE_SCRIPTS}])").split
-# The upper bytes in UTF-16 of these scripts, and the others: most texts need no check of each character.
-_DENSE_BLOCKS = bytes([0x0E, 0x10, 0x17, *range(0x30, 0xD8), 0xF9, 0xFA])
-_OTHER_BLOCKS = bytes(set(range(256)).difference(_DENSE_BLOCKS))
-_NOT_DENSE = re.compile(f"[^{_DENSE_SCRIPTS}]+")
-# Neither a letter nor a digit of any script, nor the white space at which bytes are split.
-_SEPARATORS = re.compile(rf"[^\w{_DENSE_SCRIPTS} \t\n\r\f\v]+")
-_BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
+_EDGE_WORDS = 40  # at each end of a question, by which its difficulty is judged
 _LANGUAGE_CHARS = 120
 
 
 class Features(Struct, frozen=True):
-    """The ends of the text (one if it is short), checksums of the words between them, and the shape of the text."""
+    """The sentences of the text, the n-grams of the system prompt, and the shape of the text."""
 
-    ends: list[End]
-    body: list[int]
+    sentences: list[Sentence]
     system: list[int]
     shape: list[str]
-    measures: list[float]
 
 
 def window(text: str) -> str:
@@ -65,7 +49,7 @@ def window(text: str) -> str:
     sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)
     if sample.isascii():
         return sample
-    if _is_dense(sample):
+    if is_dense(sample):
         return _ends_of(text, DENSE_HEAD_CHARS, DENSE_TAIL_CHARS)
     return _ends_of(text, WIDE_HEAD_CHARS, WIDE_TAIL_CHARS)
 
@@ -77,79 +61,28 @@ def question_window(text: str) -> tuple[str, int, int]:
     head, tail = QUESTION
     sample = _ends_of(text, head, tail, " ")
     if not sample.isascii():
-        head, tail = DENSE_QUESTION if _is_dense(sample) else WIDE_QUESTION
+        head, tail = DENSE_QUESTION if is_dense(sample) else WIDE_QUESTION
         sample = _ends_of(text, head, tail, " ")
     return sample, head, tail
-
-
-def _is_dense(text: str) -> bool:
-    """True if more than 20 of the first 200 characters are in scripts without spaces."""
-    return _find_many_dense(text, 0, 200) is not None
 
 
 def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
     return text if len(text) <= head + tail else text[:head] + between + text[-tail:]
 
 
-def tokens_of(sample: str) -> list[bytes]:
-    """Words in lower case as UTF-8; digits become 0, punctuation separates, dense scripts give a token a character."""
-    lower = sample.lower()[: len(sample) + _GROWTH_CHARS]
-    if lower.isascii():
-        pass
-    elif _find_sparse(lower) is None:
-        data = _NOT_DENSE.sub("", lower).encode()
-        return list(struct.unpack("3s" * (len(data) // 3), data))
-    elif not _blocks_of(lower).translate(None, _OTHER_BLOCKS):
-        lower = _SEPARATORS.sub(" ", lower)
-    elif _is_dense(lower):
-        lower = " ".join(_find_words(lower))
-    else:
-        lower = " ".join(_split_dense(_SEPARATORS.sub(" ", lower)))
-    return lower.encode("utf-8", "replace").translate(_BYTES).split()
-
-
-def _blocks_of(text: str) -> bytes:
-    """The upper byte of each UTF-16 unit: roughly, the script. All of them if there is an unpaired surrogate."""
-    try:
-        return text.encode("utf-16-le")[1::2]
-    except UnicodeEncodeError:
-        return bytes(range(256))
-
-
-def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
-    """N-grams, shape and measures of a sample of the text, by which the difficulty is judged."""
-    words = tokens_of(sample)
-    edge = _edge_of(words)
+def difficulty_features(sample: str) -> tuple[list[int], list[str], list[float]]:
+    """N-grams, shape and measures of a question, by which its difficulty is judged."""
+    words = words_of(sample)
+    edge = words if len(words) <= 2 * _EDGE_WORDS else words[:_EDGE_WORDS] + words[-_EDGE_WORDS:]
     singles = list(map(crc32, edge, repeat(ANY)))
-    return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)], *_look_of(text, sample, words)
+    return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)], *_look_of(sample, sample, words)
 
 
 def features_of(conversation: Conversation, sample: str) -> Features:
     """`sample`: the window of the text."""
-    text = conversation.text
-    words = tokens_of(sample)
-    ends, middle = _divided(sample, words)
-    body = list(set(map(crc32, middle[:_BODY_TOKENS], repeat(_BODY))))
-    shape, measures = _look_of(text, sample, words)
-    shape += _flags_of(conversation)
-    system = _of_system(conversation.system)
-    return Features(ends, body, system, shape, measures)
-
-
-def _divided(sample: str, words: list[bytes]) -> tuple[list[End], list[bytes]]:
-    """The ends, and the words between them. What fits the window for the difficulty is one end, so that both windows
-    give the same difficulty.
-    """
-    if len(words) <= 2 * END_TOKENS or (len(sample) <= sum(QUESTION) and (sample.isascii() or not _is_dense(sample))):
-        return [end_of(_edge_of(words), (FIRST, LAST))], words[END_TOKENS:-END_TOKENS]
-    first, last = ends_in(sample, len(words))
-    head = min(END_TOKENS, len(_find_words(first))) or END_TOKENS
-    tail = min(END_TOKENS, len(_find_words(last))) or END_TOKENS
-    return [end_of(words[:head], (FIRST,)), end_of(words[-tail:], (LAST,))], words[head:-tail]
-
-
-def _edge_of(words: list[bytes]) -> list[bytes]:
-    return words if len(words) <= 2 * END_TOKENS else words[:END_TOKENS] + words[-END_TOKENS:]
+    data = prepared(sample)
+    shape, _ = _look_of(conversation.text, sample, data.split())
+    return Features(sentences_of(data), _of_system(conversation.system), shape + _flags_of(conversation))
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
@@ -160,7 +93,7 @@ def _flags_of(conversation: Conversation) -> list[str]:
 def _of_system(system: str) -> list[int]:
     if not system:
         return []
-    words = tokens_of(system[:SYSTEM_CHARS])[:END_TOKENS]
+    words = words_of(system[:SYSTEM_CHARS])[:_EDGE_WORDS]
     singles = list(map(crc32, words, repeat(ANY)))
     pairs = list(map(crc32, words[1:], singles))
     return singles + pairs + list(map(crc32, words[2:], pairs))
@@ -304,7 +237,7 @@ def trigrams(text: str) -> Sequence[str | bytes]:
 
 def _script(ranges: str) -> tuple[re.Pattern[str], frozenset[int]]:
     """A pattern for the script's characters, and the blocks that they are in."""
-    ends = zip(_blocks_of(ranges[::3]), _blocks_of(ranges[2::3]), strict=True)
+    ends = zip(blocks_of(ranges[::3]), blocks_of(ranges[2::3]), strict=True)
     return re.compile(f"[{ranges}]"), frozenset(block for one, two in ends for block in range(one, two + 1))
 
 
@@ -339,7 +272,7 @@ def language_of_script(text: str) -> str | None:
     latin = len(_LATIN.findall(sample))
     if latin and 4 * (len(sample) - latin) < latin:
         return None
-    blocks = set(_blocks_of(sample))
+    blocks = set(blocks_of(sample))
     kana = len(_KANA.findall(sample)) if 0x30 in blocks else 0
     best, most = "ja", kana
     for language, (script, its_blocks) in _SCRIPTS.items():

@@ -28,7 +28,7 @@ class Event(Struct, frozen=True):
 
 
 class Events:
-    """Events in a row, as two lists: a stream has hundreds of them, and an object for each costs as much as the rest."""
+    """Events in a row, as two lists: a stream has hundreds, and an object for each would cost as much as the rest."""
 
     __slots__ = ("data", "names")
 

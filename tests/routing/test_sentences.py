@@ -1,0 +1,109 @@
+"""The sentences of a text, among which the classifier looks for the instruction."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.routing.classify import Classifier, Conversation, load
+from proxy.routing.sentences import ANY, FIRST, LAST, MOST, PREFIX, WORDS, sentences_of
+from proxy.routing.words import prepared, words_of
+
+ORDER = "Please write down every amount"
+LINE = "the parcel from the mill was weighed and stored and the bill was paid in cash by the smith that very day"
+
+
+def sentences(text: str) -> list[str]:
+    return [b" ".join(part.words).decode() for part in sentences_of(prepared(text))]
+
+
+def places(text: str) -> list[str]:
+    return [part.place for part in sentences_of(prepared(text))]
+
+
+@pytest.mark.parametrize("end", [".", "?", "!", "\n", ". ", "\n\n", *"\u3002\uff1f\uff01\u0964\u061f"])
+def test_lines_and_sentences_are_apart(end: str) -> None:
+    """In any script."""
+    assert sentences(f"{ORDER}{end}{LINE}") == [ORDER.lower(), LINE]
+    assert sentences(f"请列出所有的金额{end}磨坊的包裹") == ["请 列 出 所 有 的 金 额", "磨 坊 的 包 裹"]
+    assert sentences(f"Запиши все суммы{end}посылка от мельника") == ["запиши все суммы", "посылка от мельника"]
+
+
+def test_what_is_too_short_for_a_sentence_belongs_to_the_next() -> None:
+    """A greeting, a number with decimals, an abbreviation; at the end of the text it belongs to the one before."""
+    assert sentences(f"Hi,\nDear Ms Kerr.\n{ORDER}") == ["hi dear ms kerr", ORDER.lower()]
+    assert sentences("It costs 3.5 euros. Is that much? OK") == ["it costs 0", "0 euros is that much ok"]
+    assert sentences("Thanks!") == ["thanks"]
+    assert sentences("") == [""]
+
+
+def test_a_long_sentence_is_several() -> None:
+    assert [len(each.split()) for each in sentences("word " * 90)] == [WORDS, WORDS, 90 - 2 * WORDS]
+
+
+def test_of_many_sentences_the_first_and_the_last_are_read() -> None:
+    text = "\n".join(f"{LINE} {number}x" for number in map("abcdefghijklmnopqrstuvwxyz".__getitem__, range(26)))
+    found = sentences(text)
+    assert [each[-2] for each in found] == [*"abcdef", *"uvwxyz"]
+    assert len(found) == MOST
+    assert places(text) == ["first", "second", *["middle"] * (MOST - 4), "last but one", "last"]
+    assert places(ORDER) == ["only"]
+    assert places(f"{ORDER}\n{LINE}") == ["first", "last"]
+    assert places(f"{ORDER}\n{LINE}\n{LINE}") == ["first", "second", "last"]
+
+
+def test_the_n_grams_of_a_sentence() -> None:
+    """Words, pairs and triples of them, the first four letters of the longer ones, and the edges of the text."""
+    first, last = sentences_of(prepared("Write all amounts. Then stop it"))
+    write, all_, amounts = (crc32(word, ANY) for word in (b"write", b"all", b"amounts"))
+    assert first.singles == [write, all_, amounts]
+    assert first.pairs == [crc32(b"all", write), crc32(b"amounts", all_)]
+    assert first.starts == [crc32(b"writ", PREFIX), crc32(b"amou", PREFIX)]
+    assert first.others[0] == crc32(b"amounts", first.pairs[0])
+    assert crc32(b"write", FIRST) in first.others and crc32(b"write", LAST) not in first.others
+    assert crc32(b"stop", LAST) in last.others and crc32(b"then", FIRST) not in last.others
+    (russian,) = sentences_of(prepared("все суммы"))
+    assert russian.starts == [crc32("сумм".encode(), PREFIX)]
+    (only,) = sentences_of(prepared("Stop"))
+    assert only.others == [crc32(b"stop", FIRST), crc32(b"stop", LAST)]
+    assert len(first) == len(first.singles) + len(first.pairs) + len(first.starts) + len(first.others)
+
+
+@given(st.text(st.sampled_from("aB. ?\n7火。Ж-"), max_size=700))
+def test_every_word_of_a_text_that_is_not_long_is_in_a_sentence(text: str) -> None:
+    found = sentences_of(prepared(text))
+    words = [word for part in found for word in part.words]
+    if len(found) < MOST and prepared(text).count(b"\n") < 120:
+        assert words == words_of(text)
+    assert all(len(part.words) < WORDS + 3 for part in found)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return load()
+
+
+@pytest.mark.parametrize("place", ["before", "within", "after"])
+@pytest.mark.parametrize(
+    ("order", "task"),
+    [
+        ("Summarize this letter in two sentences.", "summarization"),
+        ("Extract all names and amounts as JSON.", "extraction"),
+        ("Is this message spam or not? Answer with one word.", "classification"),
+    ],
+)
+def test_an_instruction_counts_wherever_it_stands(classifier: Classifier, place: str, order: str, task: str) -> None:
+    """Although there are six times as many words of material, the same for all tasks."""
+    material = [
+        "Dear Ms Kerr, the parcel from the mill was weighed and stored yesterday.",
+        "The smith has paid the bill of 40 euros in cash.",
+        "On Monday the mill will be closed, because the wheel is being mended.",
+        "If you come on Tuesday, please bring the two empty sacks.",
+        "My brother Ned will be there until four.",
+        "Kind regards, Ada Miller.",
+    ]
+    parts = {"before": [order, *material], "within": [*material[:3], order, *material[3:]], "after": [*material, order]}
+    assert classifier.classify(Conversation(" ".join(parts[place]))).task == task
