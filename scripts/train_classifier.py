@@ -96,7 +96,7 @@ def describe(row: dict[str, Any]) -> None:
     conversation = Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False))
     features = features_of(conversation, window(row["text"]))
     row["sentences"] = [
-        (_values([*part.singles, *part.pairs, *part.others, *part.starts]), part.place, len(part))
+        (_values([*part.singles, *part.pairs, *part.edges, *part.starts]), part.place, len(part))
         for part in features.sentences
     ]
     row["values"] = _values(features.system, SYSTEM) | dict.fromkeys(features.shape, SHAPE)

@@ -139,7 +139,7 @@ class Classifier:
             known[key] = value
 
     def _classified(self, conversation: Conversation, sample: str) -> Classified:
-        features = features_of(conversation, sample)
+        text, features = conversation.text, features_of(conversation, sample)
         scores = self._scores(features)
         best = max(scores)
         task = scores.index(best)
@@ -147,8 +147,8 @@ class Classifier:
         return Classified(
             task=TASKS[task],
             confidence=round(1 / odds, 3),
-            difficulty=self.difficulty(conversation.text)[0],
-            language=self._language(conversation.text),
+            difficulty=self._difficulty(*(features.question or difficulty_features(question_window(text)[0]))),
+            language=self._language(text),
         )
 
     def evidence(self, conversation: Conversation) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Classifier:
         """
         header, parts = self._header, features.sentences
         number = sum(map(len, parts)) or 1
-        read = [self._sum(chain(part.singles, part.pairs, part.starts, part.others)) for part in parts]
+        read = [self._sum(chain(part.singles, part.pairs, part.starts, part.edges)) for part in parts]
         sizes = [math.sqrt(len(part) or 1) for part in parts]
         weights = [
             sums[-1] * header.weight_scale / size + header.places[part.place]

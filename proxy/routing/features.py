@@ -33,11 +33,17 @@ _LANGUAGE_CHARS = 120
 
 
 class Features(Struct, frozen=True):
-    """The sentences of the text, the n-grams of the system prompt, and the shape of the text."""
+    """The sentences of the text, the n-grams of the system prompt, and the shape of the text. `question`: the features
+    of the difficulty, if its window is not shorter.
+    """
 
     sentences: list[Sentence]
     system: list[int]
     shape: list[str]
+    question: Question | None
+
+
+Question = tuple[list[int], list[str], list[float]]
 
 
 def window(text: str) -> str:
@@ -70,19 +76,26 @@ def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
     return text if len(text) <= head + tail else text[:head] + between + text[-tail:]
 
 
-def difficulty_features(sample: str) -> tuple[list[int], list[str], list[float]]:
+def difficulty_features(sample: str) -> Question:
     """N-grams, shape and measures of a question, by which its difficulty is judged."""
     words = words_of(sample)
+    return _question_grams(words), *_look_of(sample, sample, words)
+
+
+def _question_grams(words: list[bytes]) -> list[int]:
     edge = words if len(words) <= 2 * _EDGE_WORDS else words[:_EDGE_WORDS] + words[-_EDGE_WORDS:]
     singles = list(map(crc32, edge, repeat(ANY)))
-    return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)], *_look_of(sample, sample, words)
+    return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)]
 
 
 def features_of(conversation: Conversation, sample: str) -> Features:
     """`sample`: the window of the text."""
-    data = prepared(sample)
-    shape, _ = _look_of(conversation.text, sample, data.split())
-    return Features(sentences_of(data), _of_system(conversation.system), shape + _flags_of(conversation))
+    text, data = conversation.text, prepared(sample)
+    words = data.split()
+    shape, measures = _look_of(text, sample, words)
+    is_question = len(text) <= sum(QUESTION) and question_window(text)[0] == text
+    question = (_question_grams(words), shape, measures) if is_question else None
+    return Features(sentences_of(data), _of_system(conversation.system), shape + _flags_of(conversation), question)
 
 
 def _flags_of(conversation: Conversation) -> list[str]:

@@ -7,6 +7,7 @@ sentence is scored by itself, and the classifier finds out which of them counts.
 from __future__ import annotations
 
 from itertools import islice, repeat
+from operator import itemgetter
 from zlib import crc32
 
 from msgspec import Struct
@@ -16,15 +17,16 @@ WORDS = 40  # of a sentence; a longer one is several
 _FEWEST = 3  # words of a sentence; a shorter one is a part of the next
 _MAX_LINES = 120
 _EDGE = 6
-_WIDE_START = 8  # bytes: four letters of Russian or Arabic
+_START, _LONG_START, _WIDE_START = 4, 6, 8  # bytes of a word; a letter of Russian or Arabic takes two
+_start, _long_start = itemgetter(slice(_START)), itemgetter(slice(_LONG_START))
 # Start values of the checksum: one name space for each kind of n-gram.
-ANY, FIRST, LAST, PREFIX = 1, 2, 3, 4
+ANY, FIRST, LAST, PREFIX, LONG_PREFIX = 1, 2, 3, 4, 8
 PLACES = ("only", "first", "second", "middle", "last but one", "last")
 
 
 class Sentence(Struct, frozen=True):
-    """Words, and the checksums of the n-grams in them. `others`: word triples, and words at the very start or end of
-    the text. `place`: one of PLACES.
+    """Words, and the checksums of the n-grams in them. `starts`: beginnings of words. `edges`: words and pairs at the
+    very start or end of the text. `place`: one of PLACES.
     """
 
     words: list[bytes]
@@ -32,17 +34,17 @@ class Sentence(Struct, frozen=True):
     singles: list[int]
     pairs: list[int]
     starts: list[int]
-    others: list[int]
+    edges: list[int]
 
     def __len__(self) -> int:
-        return len(self.singles) + len(self.pairs) + len(self.starts) + len(self.others)
+        return len(self.singles) + len(self.pairs) + len(self.starts) + len(self.edges)
 
 
 def sentences_of(prepared: bytes) -> list[Sentence]:
     """`prepared`: the words of a text, as `words.prepared` has them. One sentence at least."""
-    found = _cut(prepared)
+    found, is_ascii = _cut(prepared), prepared.isascii()
     last = len(found) - 1
-    return [_sentence(words, _place(at, last)) for at, words in enumerate(found)]
+    return [_sentence(words, _place(at, last), is_ascii) for at, words in enumerate(found)]
 
 
 def _place(at: int, last: int) -> str:
@@ -69,15 +71,15 @@ def _cut(prepared: bytes) -> list[list[bytes]]:
     return found if len(found) <= MOST else found[: MOST // 2] + found[-MOST // 2 :]
 
 
-def _sentence(words: list[bytes], place: str) -> Sentence:
+def _sentence(words: list[bytes], place: str, is_ascii: bool) -> Sentence:
     singles = list(map(crc32, words, repeat(ANY)))
     pairs = list(map(crc32, islice(words, 1, None), singles))
-    others = list(map(crc32, islice(words, 2, None), pairs))
-    if place in ("first", "only"):
-        others += _edge(words[:_EDGE], FIRST)
+    starts = starts_of(words) if is_ascii else _wide_starts_of(words)
+    starts += map(crc32, map(_long_start, [word for word in words if len(word) > _LONG_START]), repeat(LONG_PREFIX))
+    edges = _edge(words[:_EDGE], FIRST) if place in ("first", "only") else []
     if place in ("last", "only"):
-        others += _edge(words[-_EDGE:], LAST)
-    return Sentence(words, place, singles, pairs, starts_of(words, _WIDE_START), others)
+        edges += _edge(words[-_EDGE:], LAST)
+    return Sentence(words, place, singles, pairs, starts, edges)
 
 
 def _edge(words: list[bytes], space: int) -> list[int]:
@@ -85,10 +87,12 @@ def _edge(words: list[bytes], space: int) -> list[int]:
     return singles + list(map(crc32, words[1:], singles))
 
 
-def starts_of(words: list[bytes], wide: int = 4) -> list[int]:
-    """The first four bytes of the longer words, or `wide` bytes of one that does not begin with an ASCII letter."""
-    return [
-        crc32(word[:size], PREFIX)
-        for word in words
-        if len(word) > 4 and len(word) > (size := 4 if word[0] < 128 else wide)
-    ]
+def starts_of(words: list[bytes]) -> list[int]:
+    """The first four bytes of the longer words."""
+    return list(map(crc32, map(_start, [word for word in words if len(word) > _START]), repeat(PREFIX)))
+
+
+def _wide_starts_of(words: list[bytes]) -> list[int]:
+    """The same, but eight bytes of a word that does not begin with an ASCII letter."""
+    sizes = [_START if word[0] < 128 else _WIDE_START for word in words]
+    return [crc32(word[:size], PREFIX) for word, size in zip(words, sizes, strict=True) if len(word) > size]

@@ -187,7 +187,7 @@ def test_the_weights_were_trained_on_these_features() -> None:
     for row in rows:
         found = features_of(Conversation(row["text"], row["text"]), window(row["text"]))
         for part in found.sentences:
-            read += [part.words, part.place, part.singles, part.pairs, part.starts, part.others]
+            read += [part.words, part.place, part.singles, part.pairs, part.starts, part.edges]
         grams, shape, measures = difficulty_features(question_window(row["text"])[0])
         read += [found.system, found.shape, grams, shape, [round(1e6 * each) for each in measures]]
     assert f"{crc32(msgspec.json.encode(read)):08x}" == "833939d8"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.routing.classify import Classifier, Conversation, load
-from proxy.routing.sentences import ANY, FIRST, LAST, MOST, PREFIX, WORDS, sentences_of
+from proxy.routing.sentences import ANY, FIRST, LAST, LONG_PREFIX, MOST, PREFIX, WORDS, sentences_of
 from proxy.routing.words import prepared, words_of
 
 ORDER = "Please write down every amount"
@@ -56,20 +56,19 @@ def test_of_many_sentences_the_first_and_the_last_are_read() -> None:
 
 
 def test_the_n_grams_of_a_sentence() -> None:
-    """Words, pairs and triples of them, the first four letters of the longer ones, and the edges of the text."""
+    """Words, pairs of them, the first letters of the longer ones, and the edges of the text."""
     first, last = sentences_of(prepared("Write all amounts. Then stop it"))
     write, all_, amounts = (crc32(word, ANY) for word in (b"write", b"all", b"amounts"))
     assert first.singles == [write, all_, amounts]
     assert first.pairs == [crc32(b"all", write), crc32(b"amounts", all_)]
-    assert first.starts == [crc32(b"writ", PREFIX), crc32(b"amou", PREFIX)]
-    assert first.others[0] == crc32(b"amounts", first.pairs[0])
-    assert crc32(b"write", FIRST) in first.others and crc32(b"write", LAST) not in first.others
-    assert crc32(b"stop", LAST) in last.others and crc32(b"then", FIRST) not in last.others
+    assert first.starts == [crc32(b"writ", PREFIX), crc32(b"amou", PREFIX), crc32(b"amount", LONG_PREFIX)]
+    assert crc32(b"write", FIRST) in first.edges and crc32(b"write", LAST) not in first.edges
+    assert crc32(b"stop", LAST) in last.edges and crc32(b"then", FIRST) not in last.edges
     (russian,) = sentences_of(prepared("все суммы"))
-    assert russian.starts == [crc32("сумм".encode(), PREFIX)]
+    assert russian.starts == [crc32("сумм".encode(), PREFIX), crc32("сум".encode(), LONG_PREFIX)]
     (only,) = sentences_of(prepared("Stop"))
-    assert only.others == [crc32(b"stop", FIRST), crc32(b"stop", LAST)]
-    assert len(first) == len(first.singles) + len(first.pairs) + len(first.starts) + len(first.others)
+    assert only.edges == [crc32(b"stop", FIRST), crc32(b"stop", LAST)]
+    assert len(first) == len(first.singles) + len(first.pairs) + len(first.starts) + len(first.edges)
 
 
 @given(st.text(st.sampled_from("aB. ?\n7火。Ж-"), max_size=700))
