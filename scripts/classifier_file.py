@@ -84,10 +84,16 @@ class Weights:
 
     def with_tasks(self, tasks: Tasks, shape: float) -> bytes:
         """The file with other weights for the tasks."""
-        of_tasks, grams, columns = _of_tasks(tasks, self._header.scale, shape)
+        of_tasks, grams, columns = _of_tasks(tasks, _scale(tasks), shape)
         header = msgspec.to_builtins(self._header) | of_tasks
         header["language_bias"] = [PRIOR.get(code, 0.0) for code in header["languages"]]
         return _file(header, grams, columns, self._others)
+
+
+def _scale(tasks: Tasks) -> float:
+    """The few greatest weights are cut, so that the many small ones are not rounded to nothing."""
+    (weights, _, _), table, _ = tasks
+    return float(np.abs(weights[:, : table.grams]).max()) / 127 * 0.6
 
 
 def _of_tasks(tasks: Tasks, scale: float, shape: float) -> tuple[dict[str, Any], list[int], list[bytes]]:
@@ -125,8 +131,7 @@ def pack(
     languages: dict[str, Any],
     factors: dict[str, float],
 ) -> bytes:
-    (weights, _, _), table, _ = tasks
-    scale = float(np.abs(weights[:, : table.grams]).max()) / 127 * 0.6
+    scale = _scale(tasks)
     of_tasks, grams, columns = _of_tasks(tasks, scale, factors["shape"])
     coefficients, slopes, bias, hard_table = questions
     hard, hard_columns, hard_shapes = quantised(coefficients[None, :], hard_table, scale, factors["shape"])

@@ -21,9 +21,9 @@ from proxy.routing.words import blocks_of, is_dense, prepared, words_of
 
 HEAD_CHARS, TAIL_CHARS = 1_200, 400
 # Characters outside ASCII cost more.
-WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 600, 200
+WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 450, 150
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
-DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 250, 80
+DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 190, 60
 SYSTEM_CHARS = 300
 # The windows for the difficulty alone: all of a usual word problem.
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
@@ -49,7 +49,7 @@ Question = tuple[list[int], list[str], list[float]]
 def window(text: str) -> str:
     """The characters that are read: all of a short text, else its first 1,200 and last 400.
 
-    600 and 200 where some of these are outside ASCII, 250 and 80 in scripts without spaces (Chinese, Japanese, Korean,
+    450 and 150 where some of these are outside ASCII, 190 and 60 in scripts without spaces (Chinese, Japanese, Korean,
     Thai).
     """
     sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)

@@ -30,6 +30,7 @@ _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions without use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
 # empty error objects, which clients would take for errors.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
+_BESIDE = PADDING | {"choices", "usage"}
 TEXTS = ("content", "refusal", "reasoning_content")
 _CALLED = frozenset(CALLED)
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
@@ -87,7 +88,7 @@ def _no_choices() -> UpstreamError:
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
     """The fields beside choices and usage in a chunk, except those without use to clients."""
-    kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
+    kept = {name: value for name, value in body.items() if name not in _BESIDE}
     if "service_tier" in kept:
         _name_tier(kept)
     return kept

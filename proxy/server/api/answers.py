@@ -49,11 +49,13 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """`safe_headers` in ASGI's form."""
-    return [
-        (name.encode("ascii"), value.encode("latin-1", "replace"))
-        for name, value in headers.items()
-        if value.isprintable() and len(value) <= _MAX_VALUE
-    ]
+    values = "".join(headers.values())
+    if len(values) > _MAX_VALUE or not values.isprintable():
+        headers = safe_headers(headers)
+    if not headers:
+        return []
+    names, values = "\n".join(headers), "\n".join(headers.values())  # encoded at once: a stream has a dozen of them
+    return list(zip(names.encode("ascii").split(b"\n"), values.encode("latin-1", "replace").split(b"\n"), strict=True))
 
 
 async def send_json(

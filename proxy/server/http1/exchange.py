@@ -246,8 +246,8 @@ class Exchange:
         self._write_body(body, more=False)
 
     def _write_head(self, status: int, headers: Any) -> None:
-        pairs = [(name.lower(), value) for name, value in (*self._wire.default_headers, *headers)]
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % pair for pair in pairs]]
+        pairs = [*self._wire.default_headers, *headers]  # ASGI's names are in lower case
+        lines = list(map(b": ".join, pairs))
         known = dict(pairs)
         length = int(known[b"content-length"]) if b"content-length" in known else None
         self._event_stream = known.get(b"content-type", b"").startswith(b"text/event-stream")
@@ -258,16 +258,16 @@ class Exchange:
         if length is None and not self._is_head and status not in _NO_BODY:
             if self.scope["http_version"] == "1.1":
                 self._chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked")
             else:
                 self.keep_alive = False  # HTTP/1.0 has no chunks: the end of the connection is the end of the answer
         if not self.keep_alive and not says_close:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
+            lines.append(b"connection: close")
+        head = b"\r\n".join((*lines, b""))
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("a header holds a line end")
         self.started = True
-        self._hold(head + b"\r\n")
+        self._hold(b"".join((STATUS_LINE[status], head, b"\r\n")))
 
     def _hold(self, data: bytes) -> None:
         """Writes at the end of this turn of the loop, or with what is written before: each write is a system call."""
