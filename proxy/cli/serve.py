@@ -13,14 +13,10 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
 
 from proxy import __version__
 from proxy.cli.dashboard import address, dashboard_line
@@ -35,7 +31,7 @@ from proxy.cli.settings import (
     store_problem,
 )
 from proxy.cli.sighup import hangup_handler
-from proxy.cli.starting import Starting
+from proxy.cli.supervisor import Supervisor
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.environment import OWN_KEYS, trimmed
@@ -45,7 +41,6 @@ from proxy.config.source import ConfigFiles
 from proxy.server.app import Application, Options, server_auth
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
-from proxy.server.metrics import mark_dead
 from proxy.server.telemetry.signals import signals
 from proxy.server.web.doors import new_secret
 from proxy.server.web.site import SECRET_VARIABLE
@@ -149,71 +144,9 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
                 if flags.get(name) is not None:
                     os.environ[variable] = str(flags[name])
             served = server_config(config, "proxy.cli.worker:application", factory=True, workers=config.server.workers)
-            _Supervisor(served, [sock], folder).run()
+            Supervisor(served, [sock], folder).run()
         finally:
             broker.stop()
-
-
-_START_AGAIN_S = 5.0
-
-
-class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, with five changes.
-
-    It stops listening together with its workers, so a client that connects during the drain is refused at once instead
-    of waiting in vain. SIGHUP makes the workers reload instead of restarting them, so their streams continue. It marks
-    the metrics of a dead worker in `metrics_folder`. While other workers serve, one that cannot start is retried later,
-    instead of ending them all: the disk may be full or read-only for a while. A slow start is tolerated.
-    """
-
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
-        hang_up = hangup_handler(lambda: self.signal_queue.append(signal.SIGHUP))
-        super().__init__(config, sockets)
-        signal.signal(signal.SIGHUP, hang_up)
-        self._metrics_folder = metrics_folder
-        self._seen: set[int] = set()
-        self._start_at = 0.0
-        self._starting = Starting()
-
-    def keep_subprocess_alive(self) -> None:
-        now = time.monotonic()
-        starting = [each for each in self.processes if self._starting.is_starting(each, now)]
-        self.processes = [each for each in self.processes if each not in starting]
-        failed = [each for each in self.processes if each.exitcode == STARTUP_FAILURE]
-        if failed and any(each.exitcode is None and each.is_ready() for each in self.processes):
-            self.processes = [each for each in self.processes if each not in failed]
-            super().keep_subprocess_alive()
-            self.processes += self._started_again(failed)
-        else:
-            super().keep_subprocess_alive()
-        self.processes += starting
-        alive = {process.pid for process in self.processes if process.pid is not None}
-        self._starting.forget(alive)
-        for pid in self._seen - alive:
-            mark_dead(self._metrics_folder, pid)
-        self._seen = alive
-
-    def _started_again(self, failed: list[Process]) -> list[Process]:
-        """Replacements for these workers; the same ones if that was tried a moment ago."""
-        if time.monotonic() < self._start_at or self.should_exit.is_set():
-            return failed
-        self._start_at = time.monotonic() + _START_AGAIN_S
-        for each in failed:
-            each.kill()  # it has already ended: this closes its pipes
-        started = [Process(self.config, self.sockets) for _ in failed]
-        for each in started:
-            each.start()
-        return started
-
-    def handle_hup(self) -> None:
-        for process in self.processes:
-            if process.pid is not None and process.is_ready():  # a starting worker reads the files anyway
-                os.kill(process.pid, signal.SIGHUP)
-
-    def terminate_all(self) -> None:
-        for sock in self.sockets:
-            sock.close()
-        super().terminate_all()
 
 
 _INHERITED = {

@@ -167,6 +167,7 @@ async def test_a_worker_that_cannot_start_does_not_end_the_others(tmp_path: Path
                 begun = {killed}  # each that follows ends at once
                 async with asyncio.timeout(60):
                     while len(begun) < 3:
+                        assert server.process.poll() is None
                         begun |= workers_of(server).keys() - {kept}
                         await asyncio.sleep(0.02)
                 heard += await answered(server, 10)
