@@ -16,11 +16,11 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from proxy.routing.classify import TASKS
-from proxy.routing.sentences import PLACES
+from proxy.routing.sentences import OF_SYSTEM, PLACES
 
-# How much the prompts count against the penalty on the distance from the weights at the start, and how much of those
-# weights is kept. Left out writers choose 25 to 40 and 40 to 60 %.
-STRENGTH, FIRST_STRENGTH, KEPT_OF_START = 40.0, 10.0, 0.6
+# How much the prompts count against the penalty on the distance from the weights at the start.
+STRENGTH, FIRST_STRENGTH = 40.0, 10.0
+SYSTEM = 0.7  # how much the n-grams of a system prompt count beside those of the text
 _PLACES_PENALTY = 100.0  # or the places of the instruction in these prompts would count for everything
 _STEPS = 100
 _MODELS = 5
@@ -64,13 +64,17 @@ def softmax(scores: Any, temperature: float) -> Any:
 
 
 def inputs_of(rows: list[dict[str, Any]], table: Any) -> Inputs:
-    """`sentences` of a row: for each its n-grams, with the root of their number as unit, and its place."""
+    """`sentences` of a row: for each its n-grams, with the root of their number as unit, its place and that number.
+
+    The n-grams of the whole text together, and those of the whole system prompt, have the same weights.
+    """
     parts = [part for row in rows for part in row["sentences"]]
     owner = np.repeat(np.arange(len(rows)), [len(row["sentences"]) for row in rows])
     sentences = table.matrix([values for values, _, _ in parts])
     sizes = np.array([float(size) for _, _, size in parts])
-    numbers = np.bincount(owner, weights=sizes, minlength=len(rows))
-    shares = np.sqrt(sizes) / np.sqrt(np.maximum(numbers, 1))[owner]
+    group = 2 * owner + np.array([place == OF_SYSTEM for _, place, _ in parts])
+    numbers = np.bincount(group, weights=sizes, minlength=2 * len(rows))
+    shares = np.sqrt(sizes) / np.sqrt(np.maximum(numbers, 1))[group] * np.where(group % 2, SYSTEM, 1.0)
     added = csr_matrix((shares, (owner, np.arange(len(parts)))), shape=(len(rows), len(parts)))
     places = csr_matrix(
         (np.ones(len(parts)), (np.arange(len(parts)), [PLACES.index(place) for _, place, _ in parts])),
@@ -104,12 +108,12 @@ def averaged(rows: list[dict[str, Any]], table: Any, start: Any) -> Model:
 
 
 def fit(rows: list[dict[str, Any]], table: Any, start: Any, counts: Any = 1.0) -> Model:
-    """Logistic regression with a penalty on the distance from a part of the weights of `start` (a matrix like
+    """Logistic regression with a penalty on the distance from `start` (a matrix like
     `Model.tasks`, or None), so that what they know of prompts that are not here stays known. `counts`: how often each
     prompt counts.
     """
     count, tasks = len(table.columns), len(TASKS)
-    first = np.zeros((tasks, count + 1)) if start is None else np.hstack([KEPT_OF_START * start[:, :-1], start[:, -1:]])
+    first = np.zeros((tasks, count + 1)) if start is None else start
     inputs = inputs_of(rows, table)
     by_gram, by_place, by_whole = (each.T.tocsr() for each in (inputs.sentences, inputs.places, inputs.whole))
     wanted = np.zeros((len(rows), tasks))

@@ -34,13 +34,13 @@ from sklearn.linear_model import Ridge  # type: ignore[import-not-found]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from classifier_file import Weights, language_tables, pack  # type: ignore[import-not-found]
-from classifier_fit import averaged, fit, lightened, scores_of, softmax, weights_of  # type: ignore[import-not-found]
+from classifier_fit import SYSTEM, averaged, fit, lightened, scores_of, softmax, weights_of  # type: ignore[import-not-found]
 
 from proxy.routing.classify import TASKS
 from proxy.routing.conversation import Conversation
-from proxy.routing.features import difficulty_features, features_of, question_window, window
+from proxy.routing.features import difficulty_features, features_of, question_window, system_window, window
 
-SYSTEM, SHAPE = 0.7, 0.12
+SHAPE = 0.12
 RIDGE, MEASURES_RIDGE = 200.0, 30.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
@@ -96,17 +96,17 @@ def describe(row: dict[str, Any]) -> None:
     """Add the values that the weights are multiplied with: the same sums as `Classifier._scores` and `_difficulty`."""
     system = row.get("system") or ""
     conversation = Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False))
-    features = features_of(conversation, window(row["text"]))
+    features = features_of(conversation, window(row["text"]), system_window(system))
     row["sentences"] = [
         (_values([*part.singles, *part.pairs, *part.edges, *part.starts]), part.place, len(part))
-        for part in features.sentences
+        for part in (*features.sentences, *features.system)
     ]
-    row["values"] = _values(features.system, SYSTEM) | dict.fromkeys(features.shape, SHAPE)
+    row["values"] = dict.fromkeys(features.shape, SHAPE)
     describe_question(row, question_window(row["text"])[0])
 
 
-def _values(hashes: list[int], unit: float = 1.0) -> dict[Any, float]:
-    return {key: number * unit / math.sqrt(len(hashes)) for key, number in Counter(hashes).items()}
+def _values(hashes: list[int]) -> dict[Any, float]:
+    return {key: number / math.sqrt(len(hashes)) for key, number in Counter(hashes).items()}
 
 
 def describe_question(row: dict[str, Any], sample: str) -> None:

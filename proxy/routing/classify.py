@@ -23,12 +23,12 @@ from msgspec import Struct
 
 from proxy.routing.conversation import Conversation, conversation_of
 from proxy.routing.features import (
-    SYSTEM_CHARS,
     Features,
     difficulty_features,
     features_of,
     language_of_script,
     question_window,
+    system_window,
     trigrams,
     window,
 )
@@ -49,7 +49,7 @@ _COLUMNS = 1 + len(TASKS) + 1
 _FIELD = 2  # bytes: the sum over the n-grams of a sentence fits, and over the letter trigrams of a text
 _UNPACK = struct.Struct(f"<{_COLUMNS}H")
 _ZERO = 128
-MAGIC = b"MMPC0003"
+MAGIC = b"MMPC0004"
 
 
 class Classified(Struct, frozen=True):
@@ -123,12 +123,12 @@ class Classifier:
         self._known_difficulties: dict[int, float] = {}
 
     def classify(self, conversation: Conversation) -> Classified:
-        text, system = conversation.text, conversation.system
-        sample = window(text)
-        key = hash((sample, len(text), system[:SYSTEM_CHARS], conversation.has_json_schema))
+        text = conversation.text
+        sample, system = window(text), system_window(conversation.system)
+        key = hash((sample, len(text), system, conversation.has_json_schema))
         found = self._known.get(key)
         if found is None:
-            found = self._classified(conversation, sample)
+            found = self._classified(conversation, features_of(conversation, sample, system))
             self._keep(self._known, key, found)
         return found
 
@@ -138,8 +138,8 @@ class Classifier:
         if self._kept:
             known[key] = value
 
-    def _classified(self, conversation: Conversation, sample: str) -> Classified:
-        text, features = conversation.text, features_of(conversation, sample)
+    def _classified(self, conversation: Conversation, features: Features) -> Classified:
+        text = conversation.text
         scores = self._scores(features)
         best = max(scores)
         task = scores.index(best)
@@ -156,7 +156,7 @@ class Classifier:
 
         Nothing but an explanation shows them, so no call pays for them.
         """
-        features = features_of(conversation, window(conversation.text))
+        features = features_of(conversation, window(conversation.text), system_window(conversation.system))
         scores = self._scores(features)
         return self._evidence(features, scores.index(max(scores)))
 
@@ -182,11 +182,11 @@ class Classifier:
         return round(1 / (1 + math.exp(-max(-30.0, min(30.0, hardness)))), 3)
 
     def _scores(self, features: Features) -> list[float]:
-        """The sum of five linear models: of all n-grams, of those of the sentences (each with its own weight, which is
-        softmax over another linear model), of the system prompt, of the shape, and the bias.
+        """The sum of five linear models: of all n-grams of the text, of those of the system prompt, of those of the
+        sentences of both (each with its own weight, which is softmax over another linear model), of the shape, and the
+        bias.
         """
-        header, parts = self._header, features.sentences
-        number = sum(map(len, parts)) or 1
+        header, parts = self._header, [*features.sentences, *features.system]
         read = [self._sum(chain(part.singles, part.pairs, part.starts, part.edges)) for part in parts]
         sizes = [math.sqrt(len(part) or 1) for part in parts]
         weights = [
@@ -195,14 +195,14 @@ class Classifier:
         ]
         most = max(weights)
         weights = [math.exp(weight - most) for weight in weights]
-        share, whole = header.scale / sum(weights), header.scale / math.sqrt(number)
-        total = header.bias
-        for sums, weight, size in zip(read, weights, sizes, strict=True):
+        share, total = header.scale / sum(weights), header.bias
+        wholes = [header.scale / math.sqrt(sum(map(len, features.sentences)) or 1)] * len(features.sentences)
+        if features.system:
+            unit = header.scale * header.system / math.sqrt(sum(map(len, features.system)))
+            wholes += [unit] * len(features.system)
+        for sums, weight, size, whole in zip(read, weights, sizes, wholes, strict=True):
             factor = weight * share / size + whole
             total = [one + added * factor for one, added in zip(total, sums, strict=False)]
-        if features.system:
-            factor = header.scale * header.system / math.sqrt(len(features.system))
-            total = [one + added * factor for one, added in zip(total, self._sum(features.system), strict=False)]
         for name in features.shape:
             if shape := header.shapes.get(name):
                 total = [one + added for one, added in zip(total, shape, strict=True)]
@@ -219,7 +219,7 @@ class Classifier:
         shift = 8 * _FIELD * (1 + task)
         mask = (1 << 8 * _FIELD) - 1
         found: list[tuple[float, str]] = []
-        for part in features.sentences:
+        for part in (*features.sentences, *features.system):
             unit = self._header.scale / math.sqrt(max(1, len(part)))
             for width, hashes in ((1, part.singles), (2, part.pairs)):
                 for at, row in enumerate(map(self._rows.get, hashes)):

@@ -16,15 +16,16 @@ from zlib import crc32
 from msgspec import Struct
 
 from proxy.routing.conversation import Conversation
-from proxy.routing.sentences import ANY, Sentence, sentences_of, starts_of
+from proxy.routing.sentences import ANY, Sentence, sentences_of, starts_of, system_sentences_of
 from proxy.routing.words import blocks_of, is_dense, prepared, words_of
 
-HEAD_CHARS, TAIL_CHARS = 1_200, 400
+WINDOW = 1_200, 400
 # Characters outside ASCII cost more.
-WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 450, 150
+WIDE_WINDOW = 450, 150
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
-DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 190, 60
-SYSTEM_CHARS = 300
+DENSE_WINDOW = 190, 60
+# Of the system prompt, the same three cases.
+SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM = (300, 100), (120, 40), (60, 20)
 # The windows for the difficulty alone: all of a usual word problem.
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
@@ -33,12 +34,12 @@ _LANGUAGE_CHARS = 120
 
 
 class Features(Struct, frozen=True):
-    """The sentences of the text, the n-grams of the system prompt, and the shape of the text. `question`: the features
-    of the difficulty, if its window is not shorter.
+    """The sentences of the text and of the system prompt, and the shape of the text. `question`: the features of the
+    difficulty, if its window is not shorter.
     """
 
     sentences: list[Sentence]
-    system: list[int]
+    system: list[Sentence]
     shape: list[str]
     question: Question | None
 
@@ -52,12 +53,21 @@ def window(text: str) -> str:
     450 and 150 where some of these are outside ASCII, 190 and 60 in scripts without spaces (Chinese, Japanese, Korean,
     Thai).
     """
-    sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)
+    return _by_script(text, WINDOW, WIDE_WINDOW, DENSE_WINDOW)
+
+
+def system_window(system: str) -> str:
+    """The characters of a system prompt that are read: 300 and 100 from its ends; in the cases above 120 and 40, or 60
+    and 20.
+    """
+    return _by_script(system, SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM)
+
+
+def _by_script(text: str, usual: tuple[int, int], wide: tuple[int, int], dense: tuple[int, int]) -> str:
+    sample = _ends_of(text, *usual)
     if sample.isascii():
         return sample
-    if is_dense(sample):
-        return _ends_of(text, DENSE_HEAD_CHARS, DENSE_TAIL_CHARS)
-    return _ends_of(text, WIDE_HEAD_CHARS, WIDE_TAIL_CHARS)
+    return _ends_of(text, *(dense if is_dense(sample) else wide))
 
 
 def question_window(text: str) -> tuple[str, int, int]:
@@ -88,28 +98,20 @@ def _question_grams(words: list[bytes]) -> list[int]:
     return [*singles, *map(crc32, edge[1:], singles), *starts_of(edge)]
 
 
-def features_of(conversation: Conversation, sample: str) -> Features:
-    """`sample`: the window of the text."""
+def features_of(conversation: Conversation, sample: str, system: str) -> Features:
+    """`sample`: the window of the text, `system`: that of the system prompt."""
     text, data = conversation.text, prepared(sample)
     words = data.split()
     shape, measures = _look_of(text, sample, words)
     is_question = len(text) <= sum(QUESTION) and question_window(text)[0] == text
     question = (_question_grams(words), shape, measures) if is_question else None
-    return Features(sentences_of(data), _of_system(conversation.system), shape + _flags_of(conversation), question)
+    parts = system_sentences_of(prepared(system)) if system else []
+    return Features(sentences_of(data), parts, shape + _flags_of(conversation), question)
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
     names = ["a JSON schema"] if conversation.has_json_schema else []
     return [*names, "a system prompt"] if conversation.system else names
-
-
-def _of_system(system: str) -> list[int]:
-    if not system:
-        return []
-    words = words_of(system[:SYSTEM_CHARS])[:_EDGE_WORDS]
-    singles = list(map(crc32, words, repeat(ANY)))
-    pairs = list(map(crc32, words[1:], singles))
-    return singles + pairs + list(map(crc32, words[2:], pairs))
 
 
 _CODE_SIGNS = ("```", "();", "{\n", "</", "=>", "==", "#include", "->", "++", "${")

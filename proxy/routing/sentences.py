@@ -13,6 +13,7 @@ from zlib import crc32
 from msgspec import Struct
 
 MOST = 12  # sentences: the first six and the last six
+SYSTEM_MOST = 6  # of a system prompt: the first three and the last three
 WORDS = 40  # of a sentence; a longer one is several
 _FEWEST = 3  # words of a sentence; a shorter one is a part of the next
 _MAX_LINES = 120
@@ -21,7 +22,8 @@ _START, _LONG_START, _WIDE_START = 4, 6, 8  # bytes of a word; a letter of Russi
 _start, _long_start = itemgetter(slice(_START)), itemgetter(slice(_LONG_START))
 # Start values of the checksum: one name space for each kind of n-gram.
 ANY, FIRST, LAST, PREFIX, LONG_PREFIX = 1, 2, 3, 4, 8
-PLACES = ("only", "first", "second", "middle", "last but one", "last")
+OF_SYSTEM = "system"  # the place of each sentence of the system prompt
+PLACES = ("only", "first", "second", "middle", "last but one", "last", OF_SYSTEM)
 
 
 class Sentence(Struct, frozen=True):
@@ -42,9 +44,15 @@ class Sentence(Struct, frozen=True):
 
 def sentences_of(prepared: bytes) -> list[Sentence]:
     """`prepared`: the words of a text, as `words.prepared` has them. One sentence at least."""
-    found, is_ascii = _cut(prepared), prepared.isascii()
+    found, is_ascii = _cut(prepared, MOST), prepared.isascii()
     last = len(found) - 1
     return [_sentence(words, _place(at, last), is_ascii) for at, words in enumerate(found)]
+
+
+def system_sentences_of(prepared: bytes) -> list[Sentence]:
+    """The same of a system prompt; none if there are no words."""
+    is_ascii = prepared.isascii()
+    return [_sentence(words, OF_SYSTEM, is_ascii) for words in _cut(prepared, SYSTEM_MOST) if words]
 
 
 def _place(at: int, last: int) -> str:
@@ -53,7 +61,7 @@ def _place(at: int, last: int) -> str:
     return "second" if at == 1 else "last but one" if at == last - 1 else "middle"
 
 
-def _cut(prepared: bytes) -> list[list[bytes]]:
+def _cut(prepared: bytes, most: int) -> list[list[bytes]]:
     lines = prepared.split(b"\n")
     if len(lines) > _MAX_LINES:
         lines = lines[: _MAX_LINES // 2] + lines[-_MAX_LINES // 2 :]
@@ -68,7 +76,7 @@ def _cut(prepared: bytes) -> list[list[bytes]]:
         found[-1] = found[-1] + held
     elif held or not found:
         found.append(held)
-    return found if len(found) <= MOST else found[: MOST // 2] + found[-MOST // 2 :]
+    return found if len(found) <= most else found[: most // 2] + found[-most // 2 :]
 
 
 def _sentence(words: list[bytes], place: str, is_ascii: bool) -> Sentence:
