@@ -25,7 +25,7 @@ WIDE_WINDOW = 450, 150
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
 DENSE_WINDOW = 190, 60
 # Of the system prompt, the same three cases.
-SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM = (300, 100), (120, 40), (60, 20)
+SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM = (300, 100), (90, 30), (60, 20)
 # The windows for the difficulty alone: all of a usual word problem.
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
@@ -57,8 +57,8 @@ def window(text: str) -> str:
 
 
 def system_window(system: str) -> str:
-    """The characters of a system prompt that are read: 300 and 100 from its ends; in the cases above 120 and 40, or 60
-    and 20.
+    """The characters of a system prompt that are read: 300 and 100 from its ends; in the cases above 90 and 30, or 60 and
+    20.
     """
     return _by_script(system, SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM)
 

@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.routing.classify import Classifier, Conversation, load
-from proxy.routing.sentences import ANY, FIRST, LAST, LONG_PREFIX, MOST, PREFIX, WORDS, sentences_of
+from proxy.routing.features import system_window
+from proxy.routing.sentences import (
+    ANY,
+    FIRST,
+    LAST,
+    LONG_PREFIX,
+    MOST,
+    OF_SYSTEM,
+    PREFIX,
+    SYSTEM_MOST,
+    WORDS,
+    sentences_of,
+    system_sentences_of,
+)
 from proxy.routing.words import prepared, words_of
 
 ORDER = "Please write down every amount"
@@ -71,6 +84,23 @@ def test_the_n_grams_of_a_sentence() -> None:
     assert len(first) == len(first.singles) + len(first.pairs) + len(first.starts) + len(first.edges)
 
 
+def test_the_sentences_of_a_system_prompt() -> None:
+    """They have no edges of the text, and an empty prompt has none."""
+    lines = [f"{LINE} {letter}x" for letter in "abcdefgh"]
+    found = system_sentences_of(prepared("\n".join(lines)))
+    assert [part.words[-1] for part in found] == [b"ax", b"bx", b"cx", b"fx", b"gx", b"hx"]
+    assert (len(found), {part.place for part in found}) == (SYSTEM_MOST, {OF_SYSTEM})
+    assert not any(part.edges for part in found)
+    assert system_sentences_of(prepared(" ?!\n")) == system_sentences_of(b"") == []
+
+
+@pytest.mark.parametrize(("word", "head", "tail"), [("prime ", 300, 100), ("чётное ", 90, 30), ("证明", 60, 20)])
+def test_both_ends_of_a_system_prompt_are_read(word: str, head: int, tail: int) -> None:
+    text = word * 200
+    assert system_window(text) == f"{text[:head]}\n{text[-tail:]}"
+    assert system_window(word) == word
+
+
 @given(st.text(st.sampled_from("aB. ?\n7火。Ж-"), max_size=700))
 def test_every_word_of_a_text_that_is_not_long_is_in_a_sentence(text: str) -> None:
     found = sentences_of(prepared(text))
@@ -112,3 +142,12 @@ def test_an_instruction_is_found_in_material(classifier: Classifier, place: int,
         found[order] = classifier.classify(Conversation(text)).task
     print(found)
     assert sum(found[order] == task for order, task in ORDERS.items()) >= fewest
+
+
+@pytest.mark.parametrize("about", [(), ("You are the assistant of a small mill.", "Be polite and brief.")])
+def test_an_instruction_is_found_in_the_system_prompt(classifier: Classifier, about: tuple[str, ...]) -> None:
+    """Alone, or behind what an application says of itself; the person's message is bare material."""
+    text = " ".join(MATERIAL)
+    found = {order: classifier.classify(Conversation(text, " ".join([*about, order]))).task for order in ORDERS}
+    print(found)
+    assert sum(found[order] == task for order, task in ORDERS.items()) >= 4
