@@ -57,8 +57,8 @@ def window(text: str) -> str:
 
 
 def system_window(system: str) -> str:
-    """The characters of a system prompt that are read: 300 and 100 from its ends; in the cases above 90 and 30, or 60 and
-    20.
+    """The characters of a system prompt that are read: 300 and 100 from its ends; in the cases above 90 and 30, or 60
+    and 20.
     """
     return _by_script(system, SYSTEM, WIDE_SYSTEM, DENSE_SYSTEM)
 
