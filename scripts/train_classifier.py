@@ -7,7 +7,8 @@ DATA holds:
 - `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"}. The first label is trained; a prompt without
   labels trains the difficulty only. Optional: "system", "difficulty" (0 to 1), "weight", "schema" (a JSON schema is
   given), "diverse" (no two prompts of the source share a template), "group" (sources with the same texts), "ordered"
-  (the levels within the source are measured or judged one by one).
+  (the levels within the source are measured or judged one by one). Or a line is {"system"} alone: what an application
+  says of itself, whatever its users ask.
 - `languages/CODE`: letter trigrams and their counts, the profiles of the package langdetect.
 docs/classifier.md lists the sources. On one kind of processor, the same data gives the same file, byte for byte.
 """
@@ -41,6 +42,7 @@ from proxy.routing.conversation import Conversation
 from proxy.routing.features import difficulty_features, features_of, question_window, system_window, window
 
 SHAPE = 0.12
+GENERAL = 6  # one in so many prompts without a system prompt gets one that says nothing about its task
 RIDGE, MEASURES_RIDGE = 200.0, 30.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
@@ -116,11 +118,16 @@ def describe_question(row: dict[str, Any], sample: str) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    rows = []
+    lines: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
-            rows += [json.loads(line) for line in lines]
+        with path.open(encoding="utf-8") as file:
+            lines += map(json.loads, file)
+    rows = [line for line in lines if "text" in line]
+    general = [line["system"] for line in lines if "text" not in line]
     for row in rows:
+        number = zlib.crc32(row["text"].encode())
+        if general and row.get("labels") and not row.get("system") and number % GENERAL == 0:
+            row["system"] = general[number // GENERAL % len(general)]
         describe(row)
     return rows
 

@@ -108,10 +108,11 @@ def test_held_out_prompts_are_not_in_the_training() -> None:
         words = words_of(text)
         return set(zip(words, words[1:], words[2:], strict=False))
 
-    rows = [line for path in sorted(TRAINING.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    read = [path.read_text(encoding="utf-8") for path in sorted(TRAINING.glob("*.jsonl"))]
+    rows = [row["text"] for text in read for row in map(json.loads, text.splitlines()) if "text" in row]
     trained: dict[tuple[bytes, ...], list[int]] = {}
-    for number, line in enumerate(rows):
-        for triple in triples(json.loads(line)["text"]):
+    for number, text in enumerate(rows):
+        for triple in triples(text):
             trained.setdefault(triple, []).append(number)
     held_out = [row["text"] for name in HELD_OUT for row in lines(name)]
     close = []
@@ -281,6 +282,25 @@ def test_evidence_shows_only_what_the_training_data_has(classifier: Classifier) 
     assert found
     shown = " ".join(found)
     assert not [word for word in ("zygmunt", "qarr", "8fh2", "fh0k0xq", "zzqxv", "wkkpl") if word in shown]
+
+
+def test_a_system_prompt_that_names_no_task_decides_little(classifier: Classifier) -> None:
+    """What forty applications say of themselves, none of it trained on, ahead of each held-out prompt."""
+    rows = [row for name in HELD_OUT for row in lines(name) if not row.get("system")][::3]
+
+    def right(system: str) -> float:
+        return sum(task_of(classifier, row["text"], MIN_CONFIDENCE, system) in row["labels"] for row in rows) / len(
+            rows
+        )
+
+    alone = right("")
+    shares = {row["system"]: right(row["system"]) for row in lines("assistants.jsonl")}
+    mean = sum(shares.values()) / len(shares)
+    worst = min(shares, key=lambda system: shares[system])
+    print(f"{alone:.3f} alone, {mean:.3f} with them, {shares[worst]:.3f} with {worst[:200]!r}")
+    assert len(shares) == 40
+    assert mean >= alone - 0.06
+    assert shares[worst] >= alone - 0.3  # a list of tools, one of which is a Python sandbox
 
 
 def test_the_instruction_may_stand_in_the_system_prompt(classifier: Classifier) -> None:
