@@ -285,7 +285,7 @@ def test_evidence_shows_only_what_the_training_data_has(classifier: Classifier) 
 
 
 def test_a_system_prompt_that_names_no_task_decides_little(classifier: Classifier) -> None:
-    """What forty applications say of themselves, none of it trained on, ahead of each held-out prompt."""
+    """What 39 applications say of themselves, none of it trained on, ahead of each held-out prompt."""
     rows = [row for name in HELD_OUT for row in lines(name) if not row.get("system")][::3]
 
     def right(system: str) -> float:
@@ -298,7 +298,7 @@ def test_a_system_prompt_that_names_no_task_decides_little(classifier: Classifie
     mean = sum(shares.values()) / len(shares)
     worst = min(shares, key=lambda system: shares[system])
     print(f"{alone:.3f} alone, {mean:.3f} with them, {shares[worst]:.3f} with {worst[:200]!r}")
-    assert len(shares) == 40
+    assert len(shares) == 39
     assert mean >= alone - 0.06
     assert shares[worst] >= alone - 0.3  # a list of tools, one of which is a Python sandbox
 
