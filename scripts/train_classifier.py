@@ -35,7 +35,7 @@ from sklearn.linear_model import Ridge  # type: ignore[import-not-found]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from classifier_file import Weights, language_tables, pack  # type: ignore[import-not-found]
-from classifier_fit import SYSTEM, averaged, fit, lightened, scores_of, softmax, weights_of  # type: ignore[import-not-found]
+from classifier_fit import SYSTEM, averaged, fit, most_useful, scores_of, softmax, weights_of  # type: ignore[import-not-found]
 
 from proxy.routing.classify import TASKS
 from proxy.routing.conversation import Conversation
@@ -76,6 +76,11 @@ class Table:
         found |= start.features if start is not None else set()
         kept = sorted(found, key=lambda key: (isinstance(key, str), key))
         self.columns = {key: number for number, key in enumerate(kept)}
+
+    def reduce(self, columns: list[int]) -> None:
+        """Keep these columns only."""
+        keys = list(self.columns)
+        self.columns = {keys[column]: number for number, column in enumerate(columns)}
 
     @property
     def grams(self) -> int:
@@ -133,18 +138,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def unseen_scores(
-    rows: list[dict[str, Any]], fold_of: Callable[[dict[str, Any]], int], folds: int, start: Weights | None = None
+    rows: list[dict[str, Any]], fold_of: Callable[[dict[str, Any]], int], folds: int, table: Table, first: Any
 ) -> Any:
-    """The scores of each prompt by a model that has seen nothing of its fold, but for what `start` has seen."""
+    """The scores of each prompt by a model that has seen nothing of its fold, but for what `first` has seen."""
     scores = np.zeros((len(rows), len(TASKS)))
     for number in range(folds):
         others = [row for row in rows if fold_of(row) != number]
         some = [index for index, row in enumerate(rows) if fold_of(row) == number]
         if not some:
             continue
-        table = Table()
-        table.keep(others, start)
-        model = fit(others, table, start.aligned(table.columns, SHAPE) if start else None)
+        model = fit(others, table, first)
         scores[some] = scores_of(model, table, [rows[index] for index in some])
     return scores
 
@@ -247,21 +250,24 @@ def main() -> None:
     start = Weights(options.start.read_bytes()) if options.start else None
     rows = read(options.data)
     labelled = [row for row in rows if row.get("labels")]
-    split = unseen_scores(labelled, lambda row: prompt_fold(row, FOLDS), FOLDS, start)
+    table = Table()
+    table.keep(rows if start is None else labelled, start)
+    first = None if start is None else start.aligned(table.columns, SHAPE)
+    columns = most_useful(fit(labelled, table, first), table, labelled, MOST)
+    table.reduce(columns)
+    first = None if first is None else first[:, [*columns, -1]]
+    split = unseen_scores(labelled, lambda row: prompt_fold(row, FOLDS), FOLDS, table, first)
     known = [number for number, row in enumerate(labelled) if row.get("diverse")]
     diverse = [labelled[number] for number in known]
     temperature = round(SHARPEN * temperature_of(split[known], diverse), 3)
     if options.report:
         report(split[known], diverse, "Cross-validation by prompt, diverse sources")
-        unseen = unseen_scores(labelled, source_fold(labelled, 2 * FOLDS), 2 * FOLDS, start)
+        unseen = unseen_scores(labelled, source_fold(labelled, 2 * FOLDS), 2 * FOLDS, table, first)
         report(unseen[known], diverse, "Whole sources left out, diverse sources")
         for source in sorted({row["source"] for row in diverse}):
             some = [number for number, row in enumerate(labelled) if row["source"] == source]
             report(unseen[some], [labelled[number] for number in some], source)
-    table = Table()
-    table.keep(rows if start is None else labelled, start)
-    model = averaged(labelled, table, start.aligned(table.columns, SHAPE) if start else None)
-    tasks = lightened(model, table, MOST), table, temperature
+    tasks = averaged(labelled, table, first), table, temperature
     factors = {"system": SYSTEM, "shape": SHAPE}
     if start is None:
         content = pack(tasks, difficulty_of(rows), language_tables(options.data / "languages"), factors)
