@@ -42,7 +42,7 @@ from proxy.routing.conversation import Conversation
 from proxy.routing.features import difficulty_features, features_of, question_window, system_window, window
 
 SHAPE = 0.12
-GENERAL = 6  # one in so many prompts without a system prompt gets one that says nothing about its task
+GENERAL = 3  # one in so many prompts without a system prompt gets one that says nothing about its task
 RIDGE, MEASURES_RIDGE = 200.0, 30.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -29,75 +27,12 @@ from proxy.routing.fallback import FallbackOrder
 from proxy.routing.health import DeploymentHealth, State, least_bad
 from proxy.routing.plan import ask_bound
 from proxy.routing.router import Router
-from proxy.routing.settings import TASKS
 from proxy.schema.errors import AllDown, CostLimit, ProxyError, UpstreamError
 from proxy.schema.records import Caller
 from proxy.server.formats.chat import CHAT
+from tests.pipeline.asks import PRICING, ROUTING, body
 
 REQUESTS = 10_000
-ROUTING = """
-version: 1
-providers:
-  fake: {type: openai, base_url: "http://127.0.0.1:9/v1", allow_private: true, price: null}
-models:
-  split: {weighted: {fake/a: 50, fake/b: 50}}
-  listed: {use: fake/a, fallback: [fake/b, fake/c]}
-aliases: {gpt-4: listed, my-auto: auto}
-router: {default_model: fake/a, fallback: [fake/b, fake/c], exploration: 0.2}
-tasks: {code: [fake/c, split], reasoning: fake/d}
-rules:
-  - {name: pictures, when: {has_images: true}, use: fake/v}
-  - {name: team, when: {header: {x-team: "fin*"}}, use: [split, fake/c]}
-  - {name: hurry, when: {latency_critical: true}, use: {strategy: speed_optimized, among: [fake/a, fake/b, fake/c]}}
-  - name: cheap
-    when: {any: [{budget_mode: true}, {text_matches: "*cheap*"}]}
-    use: {strategy: cost_optimized, among: [fake/a, fake/b, fake/c]}
-keys: {narrow: {models: [fake/a, fake/b]}}
-"""
-PRICING = """
-version: 1
-lookup: null
-models:
-  fake/a: {input: 1, output: 2, context: 200, supports: [tools]}
-  fake/b: {input: 2, output: 1, context: 100000}
-  fake/c: {input: 0.5, output: 4, context: 1000, supports: [tools, json_schema]}
-  fake/d: {input: 9, output: 9}
-  fake/v: {input: 3, output: 3, supports: [images]}
-"""
-MODELS = (
-    "auto",
-    "my-auto",
-    "auto:code",
-    "auto:cost",
-    "auto:speed",
-    "auto:quality",
-    "gpt-4",
-    "split",
-    "fake/a",
-    "fake/z",
-)
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}}
-
-
-def body(draw: random.Random) -> bytes:
-    text = draw.choice(["hello", "something cheap", "word " * draw.choice([1, 100, 3000])])
-    content: Any = [{"type": "text", "text": text}, IMAGE] if draw.random() < 0.1 else text
-    routing = {
-        "task": draw.choice([None, None, *TASKS]),
-        "latency_critical": draw.random() < 0.2,
-        "budget_mode": draw.random() < 0.2,
-        "preferred_model": draw.choice([None, None, None, "fake/b", "listed"]),
-        "no_fallback": draw.random() < 0.1,
-        "fallback": draw.choice([None, None, None, ["fake/c"]]),
-        "strategy": draw.choice([None, None, "cost_optimized", "quality_optimized"]),
-        "max_cost_usd": draw.choice([None, None, None, 0.0, 0.0006, 0.002, 0.2]),
-    }
-    asked: dict[str, Any] = {"model": draw.choice(MODELS), "messages": [{"role": "user", "content": content}]}
-    if draw.random() < 0.2:
-        asked["max_tokens"] = draw.choice([1, 500])
-    return json.dumps({**asked, "user": str(draw.randrange(50)), "routing": routing}).encode()
-
-
 FAR = 2_000.0
 OPEN = DeploymentHealth(200.0, 300.0, 90.0, breaker="open", rests_until=FAR, why="upstream_error")
 NAMED_A_TIME = DeploymentHealth(rests_until=FAR, named_until=FAR, why="rate_limit_exceeded")
@@ -165,7 +100,7 @@ def costly(call: Call, candidate: Candidate) -> list[str]:
 
 def admission(folder: Path, seed: list[float], states: list[State]) -> Admission:
     """On the first of these states, which changes nothing by itself."""
-    (folder / "routing_rules.yaml").write_text(ROUTING)
+    (folder / "routing_rules.yaml").write_text(ROUTING.format(upstream="http://127.0.0.1:9/v1", db=folder / "usage.db"))
     (folder / "pricing.yaml").write_text(PRICING)
     config = load(folder / "routing_rules.yaml", folder / "pricing.yaml", {})
     book = PriceBook(config.pricing, {})

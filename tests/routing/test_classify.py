@@ -86,7 +86,7 @@ def macro_f1(pairs: list[tuple[str, str]]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), list(zip(HELD_OUT, (0.92, 0.92, 0.90, 0.90, 0.90, 0.83, 0.85, 0.68, 0.83), strict=True))
+    ("name", "floor"), list(zip(HELD_OUT, (0.97, 0.92, 0.93, 0.94, 0.95, 0.92, 0.88, 0.80, 0.92), strict=True))
 )
 def test_unseen_prompts_get_their_task(classifier: Classifier, name: str, floor: float) -> None:
     """Macro-F1 over the six tasks, in 18 languages; either of two accepted labels counts."""
@@ -122,7 +122,7 @@ def test_held_out_prompts_are_not_in_the_training() -> None:
         if max(shared.values(), default=0) > len(own) / 2:
             close.append(text)
     print(f"{len(close)} of {len(held_out)}: {close}")
-    assert len(rows) > 8_000
+    assert len(rows) > 40_000
     assert len(close) <= 0.01 * len(held_out)
 
 
@@ -299,8 +299,8 @@ def test_a_system_prompt_that_names_no_task_decides_little(classifier: Classifie
     worst = min(shares, key=lambda system: shares[system])
     print(f"{alone:.3f} alone, {mean:.3f} with them, {shares[worst]:.3f} with {worst[:200]!r}")
     assert len(shares) == 39
-    assert mean >= alone - 0.06
-    assert shares[worst] >= alone - 0.3  # a list of tools, one of which is a Python sandbox
+    assert mean >= alone - 0.05
+    assert shares[worst] >= alone - 0.2
 
 
 def test_the_instruction_may_stand_in_the_system_prompt(classifier: Classifier) -> None:
