@@ -18,8 +18,8 @@ from proxy.routing.classify import TASKS
 from proxy.routing.sentences import OF_SYSTEM, PLACES
 
 SYSTEM = 0.7  # how much the n-grams of a system prompt count beside those of the text
-# Each step leaves out a random share of the n-grams of each prompt. So no weight relies on certain others, and a prompt in
-# which many n-grams are unknown, as in all that nobody has trained with, gets the right task too.
+# Each step leaves out a random share of the n-grams of each prompt. So no weight relies on certain others, and prompts
+# with many unknown n-grams, as all have that nobody has trained with, get the right task too.
 _DROPPED = 0.6
 _EPOCHS, _BATCH, _RATE = 12, 256, 0.03
 _MODELS = 5
