@@ -303,6 +303,22 @@ def test_a_system_prompt_that_names_no_task_decides_little(classifier: Classifie
     assert shares[worst] >= alone - 0.2
 
 
+GREETINGS = (
+    *("hi", "hello", "hey there", "good morning", "thanks!", "how are you?", "ok cool", "who are you?", "lol"),
+    *("what can you do?", "are you there?", "thank you so much", "hallo", "bonjour", "hola", "\u4f60\u597d"),
+    *("\u043f\u0440\u0438\u0432\u0435\u0442", "\u3053\u3093\u306b\u3061\u306f"),
+)
+
+
+def test_a_greeting_is_chat_whatever_the_application(classifier: Classifier) -> None:
+    """The first message of many conversations, under the system prompts of 39 applications."""
+    systems = ["", *(row["system"] for row in lines("assistants.jsonl"))]
+    found = [(text, task_of(classifier, text, MIN_CONFIDENCE, system)) for text in GREETINGS for system in systems]
+    others = Counter(each for each in found if each[1] != "chat")
+    print(f"{len(found) - others.total()} of {len(found)} are chat; {others.most_common(5)}")
+    assert others.total() <= 0.08 * len(found)
+
+
 def test_the_instruction_may_stand_in_the_system_prompt(classifier: Classifier) -> None:
     system = "Classify the sentiment of the user's message as positive, negative or neutral. Answer with one label."
     text = "The delivery took three weeks and nobody answered my calls."
